@@ -1,0 +1,135 @@
+//! Bytes as text and back: hex, percent-escapes, JSON strings. And the gate that keeps a log line from becoming
+//! a flood. Pure; no sockets, no clock.
+
+use crate::clock::Mono;
+use std::fmt::{self, Write};
+use std::time::Duration;
+
+/// Decodes hex text of either case; `None` if it is not pairs of hex digits.
+#[must_use]
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes();
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits.chunks_exact(2).map(|pair| Some(hex_value(pair[0])? << 4 | hex_value(pair[1])?)).collect()
+}
+
+/// Lower-case hex of `bytes`.
+#[must_use]
+pub fn to_hex(bytes: &[u8]) -> String {
+    let mut out = String::with_capacity(bytes.len() * 2);
+    for b in bytes {
+        let _ = write!(out, "{b:02x}");
+    }
+    out
+}
+
+/// Shows untrusted bytes on one line: printable ASCII as it is, all else, space and `%` as `%XX`.
+#[derive(Clone, Copy, Debug)]
+pub struct Escaped<'a>(pub &'a [u8]);
+
+impl fmt::Display for Escaped<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &b in self.0 {
+            if b.is_ascii_graphic() && b != b'%' { f.write_char(b.into())? } else { write!(f, "%{b:02X}")? }
+        }
+        Ok(())
+    }
+}
+
+/// Shows untrusted bytes for reading in a log: like [`Escaped`], but spaces stay.
+#[derive(Clone, Copy, Debug)]
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for &b in self.0 {
+            if (b.is_ascii_graphic() || b == b' ') && b != b'%' {
+                f.write_char(b.into())?;
+            } else {
+                write!(f, "%{b:02X}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Shows `0` as a JSON string, quotes included (RFC 8259 section 7).
+#[derive(Clone, Copy, Debug)]
+pub struct JsonStr<'a>(pub &'a str);
+
+impl fmt::Display for JsonStr<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('"')?;
+        for c in self.0.chars() {
+            match c {
+                '"' => f.write_str("\\\"")?,
+                '\\' => f.write_str("\\\\")?,
+                c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                c => f.write_char(c)?,
+            }
+        }
+        f.write_char('"')
+    }
+}
+
+/// Lets one log line through per interval and counts what it held back.
+#[derive(Debug)]
+pub struct LogGate {
+    every: Duration,
+    open_at: Mono,
+    held: u64,
+}
+
+impl LogGate {
+    /// A gate that opens at most once in `every`.
+    #[must_use]
+    pub fn new(every: Duration) -> LogGate {
+        LogGate { every, open_at: Mono::ZERO, held: 0 }
+    }
+
+    /// Notes one event. `Some(n)`: log now, for `n` events since the last line, this one included.
+    pub fn pass(&mut self, now: Mono) -> Option<u64> {
+        self.held += 1;
+        if now < self.open_at {
+            return None;
+        }
+        self.open_at = now.after(self.every);
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
+fn hex_value(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|v| u8::try_from(v).ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hex_round_trip_and_refusals() {
+        assert_eq!(from_hex("00fFa0"), Some(vec![0, 255, 160]));
+        assert_eq!(to_hex(&[0, 255, 160]), "00ffa0");
+        assert_eq!(from_hex(""), Some(vec![]));
+        for bad in ["0", "0g", "é1", "+1"] {
+            assert_eq!(from_hex(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn escapes() {
+        assert_eq!(Escaped(b"a b%\n\xff").to_string(), "a%20b%25%0A%FF");
+        assert_eq!(Printable(b"a b%\n").to_string(), "a b%25%0A");
+        assert_eq!(JsonStr("a\"\\\n\u{e9}").to_string(), "\"a\\\"\\\\\\u000a\u{e9}\"");
+    }
+
+    #[test]
+    fn gate_opens_once_an_interval_and_counts() {
+        let mut gate = LogGate::new(Duration::from_secs(1));
+        assert_eq!(gate.pass(Mono(0)), Some(1));
+        assert_eq!(gate.pass(Mono(999_999)), None);
+        assert_eq!(gate.pass(Mono(1_000_000)), Some(2));
+    }
+}

@@ -1,0 +1,2 @@
+//! The `beacond` program.
+fn main() {}
