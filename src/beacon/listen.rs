@@ -1,0 +1,140 @@
+//! The role `listen`: hears announcements and keeps a balancer's members.
+
+use crate::options::{Opt, Role, Story, Table};
+
+/// The role and its rows.
+pub const ROLE: Role = Role {
+    name: "listen",
+    story: Story::Found,
+    table: Table::Writes,
+    summary: "hear announcements and keep the balancer's members",
+    about: "Receives signed announcements over UDP, verifies them and keeps the members of one balancer: a member is \
+            added by its first announcement, evicted when it has been silent for longer than the timeout, and \
+            enabled again by the next announcement. Sinks in the same process make a load balancer follow.",
+    options: &[
+        Opt {
+            name: "listen",
+            arg: "ADDR",
+            repeat: false,
+            default: "",
+            help: "Where to receive, [scheme://][host][:port]; the scheme is ignored, IPv6 stands in brackets. A part \
+                   that is left out is 0.0.0.0 and 5555.",
+        },
+        Opt {
+            name: "balancer",
+            arg: "NAME",
+            repeat: false,
+            default: "default",
+            help: "The balancer whose members these are; sinks of the same name follow them. A leading balancer:// \
+                   is dropped.",
+        },
+        Opt {
+            name: "secret-file",
+            arg: "FILE",
+            repeat: false,
+            default: "",
+            help: "The shared secrets, one a line; an announcement signed with any of them is accepted. Only this \
+                   process's user, or a group of it, may be able to read the file.",
+        },
+        Opt {
+            name: "member-keys",
+            arg: "FILE",
+            repeat: false,
+            default: "",
+            help: "A master key. A backend then needs a passphrase of its own (beacond keygen member), with which it \
+                   can announce its own URL and no other.",
+        },
+        Opt {
+            name: "weak-secret",
+            arg: "",
+            repeat: false,
+            default: "",
+            help: "Accept a secret shorter than 22 characters, although a recorded datagram lets anybody guess such a \
+                   secret offline, at millions of tries a second.",
+        },
+        Opt {
+            name: "unauthenticated",
+            arg: "",
+            repeat: false,
+            default: "",
+            help: "Accept announcements from anybody who can send one here: for a laboratory, and for old senders.",
+        },
+        Opt {
+            name: "timeout",
+            arg: "TIME",
+            repeat: false,
+            default: "30",
+            help: "Evict a member that has been silent for longer than this; 0 means never. Below three times the \
+                   sender's interval, single lost datagrams evict, and a warning says so.",
+        },
+        Opt {
+            name: "max-skew",
+            arg: "TIME",
+            repeat: false,
+            default: "30",
+            help: "How far a sender's clock may be from ours, in whole seconds, at least 1. It is also how long a \
+                   recorded datagram stays fresh.",
+        },
+        Opt {
+            name: "max-members",
+            arg: "N",
+            repeat: false,
+            default: "256",
+            help: "How many members the balancer may have, dead ones included, so that nobody can fill the memory. \
+                   The default is the reference receiver's.",
+        },
+        Opt {
+            name: "forget",
+            arg: "TIME",
+            repeat: false,
+            default: "1h",
+            help: "Forget a dead member after this long.",
+        },
+        Opt {
+            name: "when-deaf",
+            arg: "hold|hold:TIME|evict",
+            repeat: false,
+            default: "hold",
+            help: "What to do when two members or more are up and nothing valid has been heard for half a timeout, \
+                   which is more likely our fault than theirs: hold evictions until something is heard, hold them \
+                   for TIME at most, or evict all the same.",
+        },
+        Opt {
+            name: "keep-last",
+            arg: "",
+            repeat: false,
+            default: "",
+            help: "Never evict the last member that is up.",
+        },
+        Opt {
+            name: "schemes",
+            arg: "LIST",
+            repeat: false,
+            default: "http https",
+            help: "The URL schemes that are admitted, separated by blanks.",
+        },
+        Opt {
+            name: "allow-names",
+            arg: "",
+            repeat: false,
+            default: "",
+            help: "Admit host names in URLs, not only IP addresses. HAProxy at run time takes addresses only.",
+        },
+        Opt {
+            name: "allow",
+            arg: "CIDR[:PORT[-PORT]]",
+            repeat: true,
+            default: "",
+            help: "Admit members with these addresses and ports only. Without it every address is admitted but \
+                   loopback, unspecified, link-local, multicast, broadcast and IPv4-mapped ones.",
+        },
+        Opt {
+            name: "rcvbuf",
+            arg: "SIZE",
+            repeat: false,
+            default: "1m",
+            help: "The receive buffer asked of the kernel: room for some 1,300 datagrams that arrive at once at the \
+                   default, against 270 with what Linux gives by itself. Linux caps it at net.core.rmem_max.",
+        },
+    ],
+};
