@@ -1,0 +1,243 @@
+//! The bank of sockets: what must survive a reload, and must be open before one is committed.
+//!
+//! A service names the sockets it wants ([`SocketSpec`]); the reactor opens those that are not there yet, all or
+//! none, before it starts anything. `start` then takes them out, `stop` puts them back, so a restarted service finds
+//! the very socket its predecessor had. Also here: every other way this program opens a socket.
+
+use mio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
+use socket2::{Domain, Protocol, Socket as Raw, Type};
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A socket by kind and address: what the bank knows it by.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SocketSpec {
+    /// A bound datagram socket.
+    Udp(SocketAddr),
+    /// A listening stream socket in the file system, for its owner only (mode 0600).
+    Unix(PathBuf),
+}
+
+impl fmt::Display for SocketSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SocketSpec::Udp(addr) => write!(f, "udp {addr}"),
+            SocketSpec::Unix(path) => write!(f, "{}", path.display()),
+        }
+    }
+}
+
+/// An open socket of the bank.
+#[derive(Debug)]
+pub enum Socket {
+    /// See [`SocketSpec::Udp`].
+    Udp(UdpSocket),
+    /// See [`SocketSpec::Unix`].
+    Unix(UnixListener),
+}
+
+/// All bound sockets: those lying here, and those lent to services.
+#[derive(Debug, Default)]
+pub(super) struct Bank {
+    idle: Vec<(SocketSpec, Socket)>,
+    lent: Vec<SocketSpec>,
+}
+
+impl Bank {
+    /// Opens whatever of `wanted` is neither here nor lent. On any error nothing has changed.
+    pub(super) fn open_missing(&mut self, wanted: &[SocketSpec]) -> Result<(), String> {
+        let mut known: Vec<&SocketSpec> = self.idle.iter().map(|(spec, _)| spec).chain(&self.lent).collect();
+        let mut fresh = Vec::new();
+        for spec in wanted {
+            if let Some(at) = known.iter().position(|k| *k == spec) {
+                // Each open socket serves one wish: two sections that ask for port 0 get two ports.
+                known.swap_remove(at);
+            } else {
+                fresh.push((spec.clone(), open(spec).map_err(|e| explain(spec, &e))?));
+            }
+        }
+        self.idle.append(&mut fresh);
+        Ok(())
+    }
+
+    pub(super) fn take(&mut self, spec: &SocketSpec) -> io::Result<Socket> {
+        let at = self.idle.iter().position(|(s, _)| s == spec).ok_or(io::ErrorKind::NotFound)?;
+        let (spec, socket) = self.idle.swap_remove(at);
+        self.lent.push(spec);
+        Ok(socket)
+    }
+
+    pub(super) fn give_back(&mut self, spec: &SocketSpec, socket: Socket) {
+        if let Some(at) = self.lent.iter().position(|s| s == spec) {
+            self.lent.swap_remove(at);
+        }
+        self.idle.push((spec.clone(), socket));
+    }
+
+    /// Closes what nobody took after a reload, and removes the names of unix sockets.
+    pub(super) fn close_idle(&mut self) {
+        for (spec, socket) in self.idle.drain(..) {
+            drop(socket);
+            if let SocketSpec::Unix(path) = spec {
+                let _ = fs::remove_file(path);
+            }
+        }
+    }
+}
+
+/// Starts a TCP connection; writable once it stands (check `take_error` then).
+///
+/// # Errors
+/// What the kernel says at once.
+pub fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
+    TcpStream::connect(to)
+}
+
+/// Connects to a listening unix socket.
+///
+/// # Errors
+/// What the kernel says: no such file, refused, or a full backlog.
+pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path)
+}
+
+/// A datagram socket of any port that speaks to `to` alone; the kernel has chosen its source address, and tells it
+/// of ICMP errors.
+///
+/// # Errors
+/// What the kernel says: no route to `to`, or no descriptor left.
+pub fn connect_udp(to: SocketAddr) -> io::Result<UdpSocket> {
+    let any: IpAddr =
+        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
+    socket.connect(to)?;
+    Ok(socket)
+}
+
+/// Asks for a receive buffer of `bytes`; returns what the kernel granted, in the same unit.
+///
+/// # Errors
+/// What the kernel says when asked for the size.
+pub fn set_receive_buffer(socket: &UdpSocket, bytes: usize) -> io::Result<usize> {
+    // With CAP_NET_ADMIN the limit of the system does not bind us; without, we take what it grants.
+    #[cfg(target_os = "linux")]
+    let forced = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::RcvBufForce, &bytes).is_ok();
+    #[cfg(not(target_os = "linux"))]
+    let forced = false;
+    let socket = socket2::SockRef::from(socket);
+    if !forced {
+        let _ = socket.set_recv_buffer_size(bytes);
+    }
+    let size = socket.recv_buffer_size()?;
+    // Linux counts its own bookkeeping in and doubles what was asked for.
+    Ok(if cfg!(target_os = "linux") { size / 2 } else { size })
+}
+
+fn open(spec: &SocketSpec) -> io::Result<Socket> {
+    match spec {
+        SocketSpec::Udp(addr) => {
+            let raw = Raw::new(Domain::for_address(*addr), Type::DGRAM, Some(Protocol::UDP))?;
+            if addr.is_ipv6() {
+                // `[::]` and `0.0.0.0` are two sockets: no v4-mapped sources to explain in logs.
+                raw.set_only_v6(true)?;
+            }
+            raw.set_nonblocking(true)?;
+            raw.bind(&(*addr).into())?;
+            Ok(Socket::Udp(UdpSocket::from_std(raw.into())))
+        }
+        SocketSpec::Unix(path) => open_unix(path).map(Socket::Unix),
+    }
+}
+
+fn open_unix(path: &Path) -> io::Result<UnixListener> {
+    if let Ok(meta) = fs::symlink_metadata(path) {
+        if !meta.file_type().is_socket() {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+        }
+        if UnixStream::connect(path).is_ok() {
+            return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
+        }
+        // Stale: its process is gone.
+        fs::remove_file(path)?;
+    }
+    // The mode is narrowed between bind and listen, while nobody can connect yet.
+    let raw = Raw::new(Domain::UNIX, Type::STREAM, None)?;
+    raw.set_nonblocking(true)?;
+    raw.bind(&socket2::SockAddr::unix(path)?)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    raw.listen(16)?;
+    Ok(UnixListener::from_std(raw.into()))
+}
+
+fn explain(spec: &SocketSpec, error: &io::Error) -> String {
+    let hint = match (spec, error.kind()) {
+        (SocketSpec::Udp(_), io::ErrorKind::AddrInUse) => "; another process has this port",
+        (SocketSpec::Udp(_), io::ErrorKind::AddrNotAvailable) => "; this host has no such address",
+        (SocketSpec::Udp(_), io::ErrorKind::PermissionDenied) => "; ports below 1024 need root",
+        (SocketSpec::Unix(_), io::ErrorKind::NotFound) => "; its folder does not exist",
+        _ => "",
+    };
+    format!("cannot open {spec}: {}{hint}", plain(error))
+}
+
+/// An error's text without the number that the standard library appends.
+#[must_use]
+pub fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn udp(text: &str) -> SocketSpec {
+        SocketSpec::Udp(text.parse().unwrap())
+    }
+
+    #[test]
+    fn all_or_nothing() {
+        let mut bank = Bank::default();
+        let error = bank.open_missing(&[udp("127.0.0.1:0"), udp("192.0.2.1:5")]).unwrap_err();
+        assert!(error.contains("192.0.2.1:5") && error.contains("no such address"), "{error}");
+        assert!(bank.idle.is_empty());
+    }
+
+    #[test]
+    fn a_taken_socket_is_not_opened_again_and_two_wishes_are_two_sockets() {
+        let mut bank = Bank::default();
+        let wish = udp("127.0.0.1:0");
+        bank.open_missing(&[wish.clone(), wish.clone()]).unwrap();
+        assert_eq!(bank.idle.len(), 2);
+        let taken = bank.take(&wish).unwrap();
+        bank.open_missing(&[wish.clone(), wish.clone()]).unwrap();
+        assert_eq!(bank.idle.len(), 1);
+        bank.give_back(&wish, taken);
+        assert_eq!((bank.idle.len(), bank.lent.len()), (2, 0));
+        bank.close_idle();
+        assert!(bank.take(&wish).is_err());
+    }
+
+    #[test]
+    fn unix_sockets_replace_the_stale_and_respect_the_live() {
+        let dir = tempfile::tempdir().unwrap();
+        let spec = SocketSpec::Unix(dir.path().join("s"));
+        let mut bank = Bank::default();
+        bank.open_missing(std::slice::from_ref(&spec)).unwrap();
+        let mode = fs::metadata(dir.path().join("s")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        let error = Bank::default().open_missing(std::slice::from_ref(&spec)).unwrap_err();
+        assert!(error.contains("another process answers"), "{error}");
+        // A socket whose process died leaves its name behind.
+        drop(bank.take(&spec).unwrap());
+        Bank::default().open_missing(std::slice::from_ref(&spec)).unwrap();
+        fs::remove_file(dir.path().join("s")).unwrap();
+        fs::write(dir.path().join("s"), "precious").unwrap();
+        let error = Bank::default().open_missing(&[spec]).unwrap_err();
+        assert!(error.contains("not a socket"), "{error}");
+    }
+}

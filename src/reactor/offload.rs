@@ -1,0 +1,187 @@
+//! Work that would block the loop, done by one helper thread that lives only while there is some.
+//!
+//! Names to resolve and files to write; nothing else is ever threaded. The thread never delays the end of the
+//! process: what must be on disk at exit is written by the loop itself.
+
+use super::ServiceId;
+use super::Key;
+use mio::Waker;
+use std::collections::VecDeque;
+use std::fs;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The most jobs that wait. A service has one or two under way at a time, so only a hanging resolver fills this.
+const QUEUE: usize = 256;
+
+/// Something to do off the loop.
+#[derive(Debug)]
+pub enum Job {
+    /// Look up a name's addresses.
+    Resolve {
+        /// The name.
+        host: String,
+        /// The port put into the addresses.
+        port: u16,
+    },
+    /// Replace a file as a whole: written beside it, synced, renamed over it.
+    WriteFile {
+        /// The file.
+        path: PathBuf,
+        /// Its new contents.
+        bytes: Vec<u8>,
+    },
+}
+
+/// What came of a job.
+#[derive(Debug)]
+pub enum Done {
+    /// The addresses of a name, at least one.
+    Resolved(io::Result<Vec<SocketAddr>>),
+    /// A file was replaced, or why not.
+    Written(io::Result<()>),
+    /// The reload that this service asked for took place, or why not.
+    Reloaded(Result<(), String>),
+}
+
+/// The queue is full: the helper is stuck, most likely in a resolver that does not answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Full;
+
+/// The helper thread and its two queues.
+pub(super) struct Offload {
+    waker: Arc<Waker>,
+    queues: Arc<Mutex<Queues>>,
+}
+
+#[derive(Default)]
+struct Queues {
+    waiting: VecDeque<(ServiceId, Key, Job)>,
+    finished: Vec<(ServiceId, Key, Done)>,
+    running: bool,
+}
+
+impl Offload {
+    pub(super) fn new(waker: Waker) -> Offload {
+        Offload { waker: Arc::new(waker), queues: Arc::default() }
+    }
+
+    pub(super) fn submit(&self, who: ServiceId, key: Key, job: Job) -> Result<(), Full> {
+        let mut queues = lock(&self.queues);
+        if queues.waiting.len() >= QUEUE {
+            return Err(Full);
+        }
+        queues.waiting.push_back((who, key, job));
+        if !queues.running {
+            let (shared, waker) = (Arc::clone(&self.queues), Arc::clone(&self.waker));
+            let name = "offload".to_owned();
+            match std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(move || help(&shared, &waker)) {
+                Ok(_) => queues.running = true,
+                // No thread to be had: the job comes back failed rather than waiting for a thread that never starts.
+                Err(e) => fail_all(&mut queues, &self.waker, &e),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finished(&self) -> Vec<(ServiceId, Key, Done)> {
+        std::mem::take(&mut lock(&self.queues).finished)
+    }
+}
+
+/// The helper's life: until nothing waits.
+fn help(queues: &Mutex<Queues>, waker: &Waker) {
+    loop {
+        let next = {
+            let mut queues = lock(queues);
+            let next = queues.waiting.pop_front();
+            queues.running = next.is_some();
+            next
+        };
+        let Some((who, key, job)) = next else { return };
+        let done = run(job);
+        lock(queues).finished.push((who, key, done));
+        // A lost wake-up only delays the result until the next event.
+        let _ = waker.wake();
+    }
+}
+
+fn run(job: Job) -> Done {
+    match job {
+        Job::Resolve { host, port } => Done::Resolved(resolve(&host, port)),
+        Job::WriteFile { path, bytes } => Done::Written(replace_file(&path, &bytes)),
+    }
+}
+
+fn fail_all(queues: &mut Queues, waker: &Waker, why: &io::Error) {
+    while let Some((who, key, job)) = queues.waiting.pop_front() {
+        let error = io::Error::new(why.kind(), why.to_string());
+        let done = match job {
+            Job::Resolve { .. } => Done::Resolved(Err(error)),
+            Job::WriteFile { .. } => Done::Written(Err(error)),
+        };
+        queues.finished.push((who, key, done));
+    }
+    let _ = waker.wake();
+}
+
+#[expect(clippy::disallowed_methods, reason = "the helper thread is where names may be resolved")]
+fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let found: Vec<SocketAddr> = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect();
+    if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "no addresses")) } else { Ok(found) }
+}
+
+/// Replaces `path` so that a reader, or a power cut, sees the old contents or the new, never a part.
+///
+/// Blocks; for the loop itself only at exit.
+///
+/// # Errors
+/// What the file system says. The temporary file is removed again.
+pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".tmp");
+    let temporary = path.with_file_name(name);
+    let write = || -> io::Result<()> {
+        let mut file =
+            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    write().inspect_err(|_| {
+        let _ = fs::remove_file(&temporary);
+    })
+}
+
+fn lock(queues: &Mutex<Queues>) -> std::sync::MutexGuard<'_, Queues> {
+    // Both sides only move values in and out: a poisoned queue is still whole.
+    queues.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replacing_a_file_leaves_no_temporary_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state");
+        replace_file(&file, b"one").unwrap();
+        replace_file(&file, b"two").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"two");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert!(replace_file(&dir.path().join("no/such"), b"x").is_err());
+        fs::create_dir(dir.path().join("folder")).unwrap();
+        assert!(replace_file(&dir.path().join("folder"), b"x").is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the temporary is gone");
+    }
+
+    #[test]
+    fn a_name_without_addresses_is_an_error() {
+        assert!(resolve("no-such-name.invalid", 1).is_err());
+        assert_eq!(resolve("127.0.0.9", 7).unwrap(), ["127.0.0.9:7".parse::<SocketAddr>().unwrap()]);
+    }
+}
