@@ -7,3 +7,5 @@ pub mod clock;
 pub mod config;
 pub mod options;
 pub mod sinks;
+pub mod stats;
+pub mod wheel;
