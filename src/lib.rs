@@ -5,6 +5,7 @@ pub mod beacon;
 pub mod bytes;
 pub mod clock;
 pub mod config;
+pub mod http1;
 pub mod options;
 pub mod sinks;
 pub mod stats;

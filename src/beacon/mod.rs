@@ -3,5 +3,7 @@
 
 #[cfg(feature = "announce")]
 pub mod announce;
+#[cfg(feature = "announce")]
+pub mod health;
 #[cfg(feature = "listen")]
 pub mod listen;
