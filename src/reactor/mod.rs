@@ -390,10 +390,9 @@ impl Reactor {
             }
         }
         for (name, mut planned) in changed {
-            if let Some(at) = old.iter().position(|id| self.services[id.index].name == name) {
-                if let Some(retired) = self.retire(old.remove(at), now) {
-                    planned.service.inherit(retired);
-                }
+            let predecessor = old.iter().position(|id| self.services[id.index].name == name);
+            if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
+                planned.service.inherit(retired);
             }
             if let Err(e) = self.launch(planned, now) {
                 log::error!(target: "beacond", "{e}");

@@ -155,10 +155,11 @@ mod tests {
     use super::*;
     use mio::{Events, Interest, Poll, Token};
 
-    fn exchange(
-        send: fn(&UdpSocket, &[&[u8]]) -> (usize, Option<io::Error>),
-        receive: &mut dyn FnMut(&UdpSocket, &mut [u8], &mut dyn FnMut(&[u8], SocketAddr)) -> io::Result<usize>,
-    ) {
+    type Send = fn(&UdpSocket, &[&[u8]]) -> (usize, Option<io::Error>);
+    type Receive<'a> =
+        dyn FnMut(&UdpSocket, &mut [u8], &mut dyn FnMut(&[u8], SocketAddr)) -> io::Result<usize> + 'a;
+
+    fn exchange(send: Send, receive: &mut Receive<'_>) {
         let mut receiver = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let sender = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         sender.connect(receiver.local_addr().unwrap()).unwrap();

@@ -1,6 +1,20 @@
 //! The role `listen`: hears announcements and keeps a balancer's members.
+//!
+//! Here: its options and what they come to; [`service`] is the receiver at work. What lets a datagram pass is in
+//! [`super::gate`], what it then does to a member in [`crate::members`].
 
+pub mod service;
+
+use super::auth::Key;
+use super::gate::Gate;
+use super::member_keys::MemberKeys;
+use super::settings;
+use crate::config::values;
+use crate::config::{Error, Section};
 use crate::options::{Opt, Role, Story, Table};
+use crate::reactor::Planned;
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The role and its rows.
 pub const ROLE: Role = Role {
@@ -138,3 +152,55 @@ pub const ROLE: Role = Role {
         },
     ],
 };
+
+/// What the options come to.
+#[derive(Debug)]
+pub struct Config {
+    /// Where to receive.
+    pub listen: SocketAddr,
+    /// The balancer's name.
+    pub balancer: String,
+    /// What lets a datagram pass.
+    pub gate: Gate,
+    /// Silence longer than this evicts; zero: never.
+    pub timeout: Duration,
+    /// The receive buffer to ask for, in bytes.
+    pub rcvbuf: usize,
+}
+
+/// Reads the section, which is to receive at `listen`, and opens its files: a receiver ready to start.
+///
+/// # Errors
+/// The first option or file that is wrong.
+pub fn plan(section: &Section, listen: SocketAddr) -> Result<Planned, Error> {
+    let shared = settings::secrets(section, "secret-file")?;
+    let master = settings::secrets(section, "member-keys")?;
+    let open = section.flag("unauthenticated");
+    match (&shared, &master) {
+        (None, None) if !open => {
+            return Err(section.wrong("secret-file", "a secret to verify with (or --member-keys, or --unauthenticated)"));
+        }
+        (Some(_), _) | (_, Some(_)) if open => {
+            return Err(section.wrong("unauthenticated", "either a secret or --unauthenticated, not both"));
+        }
+        _ => {}
+    }
+    let files: Vec<_> = shared.iter().chain(&master).collect();
+    let fingerprint = settings::fingerprint(section, &files);
+    let balancer = section.need("balancer", values::balancer_name)?;
+    let gate = Gate {
+        keys: shared.iter().flat_map(|s| &s.list).map(|secret| Key::from_secret(secret.bytes())).collect(),
+        member_keys: master.map(|master| MemberKeys::new(master.list, &balancer)),
+        admission: settings::admission(section)?,
+        balancer: balancer.clone(),
+        max_skew: section.need("max-skew", values::whole_seconds)?,
+    };
+    let config = Config {
+        listen,
+        balancer,
+        gate,
+        timeout: section.need("timeout", values::duration)?,
+        rcvbuf: section.need("rcvbuf", values::size)?,
+    };
+    Ok(Planned { service: Box::new(service::Listen::new(config)), fingerprint: format!("{listen} {fingerprint}") })
+}

@@ -1,6 +1,22 @@
 //! The role `announce`: makes a backend known to the receivers it names.
+//!
+//! Here: its options and what they come to. [`receivers`] knows where to send, [`service`] when, `stamp` with which
+//! timestamps. What is sent is in [`super::wire`]; whether the backend is fit to be announced, in [`super::health`].
 
+pub mod receivers;
+pub mod service;
+pub mod stamp;
+
+use super::admission::{Admission, Advertise};
+use super::auth::Key;
+use super::health::{Check, HealthConfig};
+use super::settings;
+use super::wire::MAX_WEIGHT;
+use crate::config::values::{self, HostPort};
+use crate::config::{Error, Section};
 use crate::options::{Opt, Role, Story, Table};
+use crate::reactor::Planned;
+use std::time::Duration;
 
 /// The role and its rows.
 pub const ROLE: Role = Role {
@@ -172,3 +188,129 @@ pub const ROLE: Role = Role {
         },
     ],
 };
+
+/// The port of receivers, unless told otherwise.
+pub const PORT: u16 = 5555;
+
+/// The shortest interval, as in the reference.
+const SHORTEST: Duration = Duration::from_millis(100);
+
+/// What the options come to.
+#[derive(Debug)]
+pub struct Config {
+    /// The receivers, at least one.
+    pub addresses: Vec<HostPort>,
+    /// What to announce; `None` is the heartbeat without a url.
+    pub advertise: Option<Advertise>,
+    /// The url rules for [`Config::advertise`].
+    pub admission: Admission,
+    /// The balancer meant, where one was named.
+    pub balancer: Option<String>,
+    /// The keys to sign with, one datagram for each; none in unauthenticated mode.
+    pub keys: Vec<Key>,
+    /// From one announcement to the next.
+    pub interval: Duration,
+    /// Whether gaps vary by up to a tenth.
+    pub jitter: bool,
+    /// The share of traffic asked for.
+    pub weight: u16,
+    /// From one lookup of the receivers' names to the next.
+    pub resolve_interval: Duration,
+    /// What this host calls itself.
+    pub host: String,
+    /// The health gate, if there is one.
+    pub health: Option<HealthConfig>,
+    /// Whether to say goodbye when health is lost.
+    pub leave_on_fail: bool,
+}
+
+/// Reads the section and opens its files: a sender ready to start.
+///
+/// # Errors
+/// The first option or file that is wrong.
+pub fn plan(section: &Section) -> Result<Planned, Error> {
+    let secrets = settings::secrets(section, "secret-file")?;
+    let fingerprint = settings::fingerprint(section, secrets.as_slice());
+    let mut keys: Vec<Key> = Vec::new();
+    if let Some(secrets) = &secrets {
+        keys.extend(secrets.list.iter().map(|secret| Key::from_secret(secret.bytes())));
+    } else if !section.flag("unauthenticated") {
+        return Err(section.wrong("secret-file", "a secret to sign with (or --unauthenticated)"));
+    }
+    if section.need("sign", sign)? == Sign::First {
+        keys.truncate(1);
+    }
+    let config = Config::new(section, keys)?;
+    Ok(Planned { service: Box::new(service::Announcer::new(config)), fingerprint })
+}
+
+impl Config {
+    fn new(section: &Section, keys: Vec<Key>) -> Result<Config, Error> {
+        let addresses = section.all("address", receiver)?;
+        if addresses.is_empty() {
+            return Err(section.wrong("address", "at least one receiver, as 10.0.0.1:5555"));
+        }
+        let admission = settings::admission(section)?;
+        let advertise = section.get("advertise", |text| Advertise::parse(text).map_err(|e| format!("a url; this one {e}")))?;
+        if let Some(Advertise::Fixed(url)) = &advertise {
+            admission.check(url).map_err(|e| section.wrong("advertise", &format!("a url that receivers admit; this one {e}")))?;
+        }
+        Ok(Config {
+            addresses,
+            advertise,
+            admission,
+            balancer: section.get("balancer", values::balancer_name)?.filter(|_| section.given("balancer")),
+            keys,
+            interval: section.need("interval", values::duration_from(SHORTEST))?,
+            jitter: !section.flag("no-jitter"),
+            weight: section.need("weight", weight)?,
+            resolve_interval: section.need("resolve-interval", values::duration_from(Duration::from_secs(1)))?,
+            host: section.need("host", values::text)?,
+            health: health(section)?,
+            leave_on_fail: section.flag("leave-on-fail"),
+        })
+    }
+}
+
+fn health(section: &Section) -> Result<Option<HealthConfig>, Error> {
+    let Some(check) = section.get("check", Check::parse)? else { return Ok(None) };
+    Ok(Some(HealthConfig {
+        check,
+        interval: section.need("check-interval", values::duration_from(SHORTEST))?,
+        timeout: section.need("check-timeout", values::duration_from(Duration::from_millis(1)))?,
+        rise: section.need("rise", streak)?,
+        fall: section.need("fall", streak)?,
+    }))
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    First,
+    All,
+}
+
+fn sign(text: &str) -> Result<Sign, String> {
+    match text {
+        "first" => Ok(Sign::First),
+        "all" => Ok(Sign::All),
+        _ => Err("first or all".to_owned()),
+    }
+}
+
+fn receiver(text: &str) -> Result<HostPort, String> {
+    let at = values::addr(text)?;
+    if at.host.is_none() || at.port == Some(0) {
+        return Err("a receiver's host, and a port other than 0, as 10.0.0.1:5555".to_owned());
+    }
+    Ok(at)
+}
+
+fn weight(text: &str) -> Result<u16, String> {
+    let number = values::number(0, u64::from(MAX_WEIGHT))(text)?;
+    Ok(u16::try_from(number).unwrap_or(MAX_WEIGHT))
+}
+
+fn streak(text: &str) -> Result<usize, String> {
+    let number = values::number(1, 1000)(text)?;
+    Ok(usize::try_from(number).unwrap_or(usize::MAX))
+}

@@ -1,0 +1,198 @@
+//! The receiver at work: datagrams in, members and counters changed, a line logged where something happened.
+
+use super::Config;
+use crate::beacon::Reason;
+use crate::beacon::gate::{Heard, Subject};
+use crate::bytes::{LogGate, Printable};
+use crate::clock::Now;
+use crate::members::{self, BalancerId, Outcome, Silence};
+use crate::reactor::bank::{plain, set_receive_buffer};
+use crate::reactor::udp::{BATCH, Receiver};
+use crate::reactor::{Cx, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::shared::Shared;
+use crate::stats::Counter;
+use mio::Interest;
+use mio::net::UdpSocket;
+use std::collections::HashSet;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const SOCKET: Key = Key(0);
+
+/// Between two lines about dropped datagrams, as in the reference.
+const DROP_LINES: Duration = Duration::from_secs(1);
+
+/// A receiver.
+pub struct Listen {
+    listen: SocketAddr,
+    rcvbuf: usize,
+    receiver: Receiver,
+    socket: Option<(UdpSocket, Registration)>,
+    ear: Ear,
+}
+
+/// All of a receiver but its socket.
+struct Ear {
+    config: Config,
+    balancer: BalancerId,
+    /// Members that an earlier configuration admitted and this one does not.
+    disowned: HashSet<Vec<u8>>,
+    drops: LogGate,
+}
+
+impl Listen {
+    /// A receiver that has not started.
+    #[must_use]
+    pub fn new(config: Config) -> Listen {
+        Listen {
+            listen: config.listen,
+            rcvbuf: config.rcvbuf,
+            receiver: Receiver::default(),
+            socket: None,
+            ear: Ear {
+                config,
+                balancer: BalancerId::default(),
+                disowned: HashSet::new(),
+                drops: LogGate::new(DROP_LINES),
+            },
+        }
+    }
+
+    fn spec(&self) -> SocketSpec {
+        SocketSpec::Udp(self.listen)
+    }
+
+    fn size_buffer(&self, socket: &UdpSocket) {
+        match set_receive_buffer(socket, self.rcvbuf) {
+            Ok(granted) if granted < self.rcvbuf => log::warn!(
+                target: "listen",
+                "receive buffer is {granted} bytes, not {}: raise net.core.rmem_max, or a burst loses announcements",
+                self.rcvbuf
+            ),
+            Ok(_) => {}
+            Err(e) => log::warn!(target: "listen", "cannot set the receive buffer: {}", plain(&e)),
+        }
+    }
+}
+
+impl Service for Listen {
+    fn name(&self) -> String {
+        format!("listen:{}:{}", self.ear.config.balancer, self.listen)
+    }
+
+    fn sockets(&self) -> Vec<SocketSpec> {
+        vec![self.spec()]
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
+        let Socket::Udp(mut socket) = cx.take_socket(&self.spec())? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        self.size_buffer(&socket);
+        self.ear.start(cx.shared)?;
+        log::info!(target: "listen", "listening for beacons on {}", socket.local_addr()?);
+        let registration = cx.register(&mut socket, SOCKET, Interest::READABLE)?;
+        self.socket = Some((socket, registration));
+        Ok(())
+    }
+
+    fn ready(&mut self, _key: Key, _ready: Ready, cx: &mut Cx<'_>) {
+        let Some((socket, _)) = &self.socket else { return };
+        let (now, ear, shared) = (cx.now, &mut self.ear, &mut *cx.shared);
+        match self.receiver.receive(socket, cx.scratch, &mut |datagram, from| ear.hear(datagram, from, now, shared)) {
+            Ok(count) if count < BATCH => {}
+            Ok(_) => cx.again(SOCKET),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            Err(e) => {
+                // An ICMP error, or the kernel short of memory: what waits in the socket is still there.
+                cx.shared.stats.add(Counter::BeaconReceiveError);
+                log::debug!(target: "listen", "receiving: {}", plain(&e));
+                cx.again(SOCKET);
+            }
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>) {
+        if let Some((mut socket, registration)) = self.socket.take() {
+            cx.deregister(&mut socket, registration);
+            cx.give_back(&self.spec(), Socket::Udp(socket));
+        }
+    }
+}
+
+impl Ear {
+    fn start(&mut self, shared: &Shared) -> io::Result<()> {
+        let balancer = &self.config.balancer;
+        self.balancer = shared.members.find(balancer).ok_or(io::ErrorKind::NotFound)?;
+        let admission = &self.config.gate.admission;
+        let urls = shared.members.members(self.balancer).map(|(_, member)| member.url());
+        self.disowned = urls.filter(|url| admission.admit(url).is_err()).map(<[u8]>::to_vec).collect();
+        if self.config.gate.is_unauthenticated() {
+            log::warn!(
+                target: "listen",
+                "UNAUTHENTICATED: anybody who can send a datagram here can put a member into balancer://{balancer}"
+            );
+        }
+        Ok(())
+    }
+
+    fn hear(&mut self, datagram: &[u8], from: SocketAddr, now: Now, shared: &mut Shared) {
+        shared.stats.add(Counter::BeaconReceived);
+        let (members, id, disowned) = (&shared.members, self.balancer, &self.disowned);
+        let known = |url: &[u8]| members.knows(id, url) && (disowned.is_empty() || !disowned.contains(url));
+        let result = match self.config.gate.hear(datagram, now, known) {
+            Ok(heard) => {
+                log::debug!(target: "listen", "received: {} from {from}", Printable(crate::beacon::wire::text(datagram)));
+                self.act(&heard, from, now, shared)
+            }
+            Err(reason) => Err(reason),
+        };
+        if let Err(reason) = result {
+            self.drop(reason, from, now, shared);
+        }
+    }
+
+    /// Does what an authentic datagram says.
+    fn act(&mut self, heard: &Heard<'_>, from: SocketAddr, now: Now, shared: &mut Shared) -> Result<(), Reason> {
+        let (url, outcome) = match &heard.subject {
+            Subject::Nobody => {
+                shared.stats.add(Counter::BeaconHeartbeat);
+                shared.members.heartbeat(self.balancer, now.mono);
+                return Ok(());
+            }
+            Subject::Here(url) => (url, shared.members.announce(self.balancer, &self.statement(url, heard, from), now.mono)),
+            Subject::Leaving(url) => (url, shared.members.leave(self.balancer, url, heard.ts, now.mono)),
+        };
+        let (url, balancer) = (Printable(url), &self.config.balancer);
+        match outcome.outcome {
+            Outcome::Added(_) => log::info!(target: "listen", "added backend {url} to balancer://{balancer}"),
+            Outcome::Revived(_) => log::info!(target: "listen", "re-enabled backend {url} in balancer://{balancer}"),
+            Outcome::Left(_) => log::info!(target: "listen", "left backend {url} from balancer://{balancer}"),
+            Outcome::Refreshed(_) | Outcome::Ignored => {}
+            Outcome::Dropped(members::Reason::ReplayedTs) => return Err(Reason::Replayed),
+            Outcome::Dropped(members::Reason::TableFull) => return Err(Reason::TableFull),
+        }
+        Ok(())
+    }
+
+    fn drop(&mut self, reason: Reason, from: SocketAddr, now: Now, shared: &mut Shared) {
+        shared.stats.add(reason.counter());
+        if reason == Reason::Empty {
+            return;
+        }
+        shared.members.unheard(self.balancer, silence(reason), now.mono);
+        log::debug!(target: "listen", "dropped an announcement from {from}: {}", reason.text());
+        if let Some(count) = self.drops.pass(now.mono) {
+            log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());
+        }
+    }
+}
+
+fn silence(reason: Reason) -> Silence {
+    match reason {
+        Reason::StaleTimestamp => Silence::Stale,
+        Reason::MacMismatch => Silence::BadMac,
+        _ => Silence::Other,
+    }
+}
