@@ -10,3 +10,6 @@ pub mod options;
 pub mod sinks;
 pub mod stats;
 pub mod wheel;
+pub mod secret;
+pub mod tools;
+pub mod url;
