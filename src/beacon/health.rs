@@ -37,7 +37,9 @@ impl Check {
                 _ => Err("tcp:HOST:PORT such as tcp:127.0.0.1:8080".to_owned()),
             },
             // Both `http:http://host/path` and plain `http://host/path`.
-            Some(("http", rest)) => Ok(Check::Http(HttpUrl::parse(if rest.starts_with("//") { text } else { rest })?)),
+            Some(("http", rest)) => {
+                Ok(Check::Http(HttpUrl::parse(if rest.starts_with("//") { text } else { rest })?))
+            }
             Some(("exec", command)) => values::command(command).map(Check::Exec),
             _ => Err("tcp:HOST:PORT, http:URL or exec:COMMAND".to_owned()),
         }
@@ -152,8 +154,24 @@ mod tests {
             assert_eq!(Check::parse(text).map(|c| c.to_string()), Ok(shown.to_owned()), "{text}");
         }
         for text in [
-            "", "tcp", "tcp:", "tcp:a", "tcp:a:", "tcp:a:0", "tcp:a:99999", "tcp:a:80/", "tcp::80", "tcp:::1:80",
-            "http:", "http:/x", "http:https://a/", "https://a/", "http:a:80", "exec:", "exec: ", "udp:a:1",
+            "",
+            "tcp",
+            "tcp:",
+            "tcp:a",
+            "tcp:a:",
+            "tcp:a:0",
+            "tcp:a:99999",
+            "tcp:a:80/",
+            "tcp::80",
+            "tcp:::1:80",
+            "http:",
+            "http:/x",
+            "http:https://a/",
+            "https://a/",
+            "http:a:80",
+            "exec:",
+            "exec: ",
+            "udp:a:1",
         ] {
             assert!(Check::parse(text).is_err(), "{text}");
         }

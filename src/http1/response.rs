@@ -453,8 +453,7 @@ mod tests {
     #[test]
     fn chunks_extensions_and_trailers() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\nTrailer: Etag\r\n\r\n";
-        let text =
-            format!("{head}4;a=\"b c\"\r\nabcd\r\n0A \r\n0123456789\r\n0\r\nEtag: \"x\"\r\n\r\n!");
+        let text = format!("{head}4;a=\"b c\"\r\nabcd\r\n0A \r\n0123456789\r\n0\r\nEtag: \"x\"\r\n\r\n!");
         let (response, used) = read(&text).unwrap();
         assert_eq!(response.body, b"abcd0123456789");
         assert_eq!(response.trailers.get("etag"), Some(&b"\"x\""[..]));

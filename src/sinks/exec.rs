@@ -1,5 +1,7 @@
 //! The sink `exec`: a command of the operator's is run for each change of a balancer's members.
 
+mod deliveries;
+
 use crate::options::{Opt, Role, Story, Table};
 
 /// The role and its rows.
