@@ -35,6 +35,10 @@ pub enum Counter {
     BeaconDropReplayedTs,
     /// Dropped: the table has no place for another member.
     BeaconDropTableFull,
+    /// Dropped: an unknown url while the budget for deriving member keys is spent.
+    BeaconDropKeyBudget,
+    /// Receive calls that failed: an ICMP error, or the kernel short of memory.
+    BeaconReceiveError,
     /// Members added.
     MemberAdded,
     /// Members that came back after an eviction or a goodbye.
@@ -47,11 +51,15 @@ pub enum Counter {
     MemberForgotten,
     /// Times a balancer was found deaf.
     MemberDeaf,
+    /// Times a deaf balancer heard again.
+    MemberHearsAgain,
+    /// Times the last member up was spared.
+    MemberKeptLast,
 }
 
 impl Counter {
     /// Every counter with its name, in the order of declaration.
-    pub const ALL: [(Counter, &'static str); 20] = [
+    pub const ALL: [(Counter, &'static str); 24] = [
         (Counter::BeaconReceived, "beacon.received"),
         (Counter::BeaconAccepted, "beacon.accepted"),
         (Counter::BeaconHeartbeat, "beacon.heartbeat"),
@@ -66,12 +74,16 @@ impl Counter {
         (Counter::BeaconDropWrongBalancer, "beacon.drop.wrong_balancer"),
         (Counter::BeaconDropReplayedTs, "beacon.drop.replayed_ts"),
         (Counter::BeaconDropTableFull, "beacon.drop.table_full"),
+        (Counter::BeaconDropKeyBudget, "beacon.drop.key_budget"),
+        (Counter::BeaconReceiveError, "beacon.receive_error"),
         (Counter::MemberAdded, "member.added"),
         (Counter::MemberRevived, "member.revived"),
         (Counter::MemberEvicted, "member.evicted"),
         (Counter::MemberLeft, "member.left"),
         (Counter::MemberForgotten, "member.forgotten"),
         (Counter::MemberDeaf, "member.deaf"),
+        (Counter::MemberHearsAgain, "member.hears_again"),
+        (Counter::MemberKeptLast, "member.kept_last"),
     ];
 
     /// The dotted name, as `beacon.drop.mac_mismatch`.

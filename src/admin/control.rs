@@ -5,7 +5,6 @@
 
 use super::request::Request;
 use super::status;
-use crate::clock::Mono;
 use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::wheel::TimerId;
 use log::LevelFilter;
@@ -35,7 +34,6 @@ pub struct Control {
     level: LevelFilter,
     listener: Option<(UnixListener, Registration)>,
     clients: Slab<Client>,
-    started: Mono,
     quiet_again: Option<TimerId>,
 }
 
@@ -56,7 +54,7 @@ impl Control {
     /// A control socket at `path`; `level` is what a timed change of the log level returns to.
     #[must_use]
     pub fn new(path: PathBuf, level: LevelFilter) -> Control {
-        Control { path, level, listener: None, clients: Slab::new(), started: Mono::ZERO, quiet_again: None }
+        Control { path, level, listener: None, clients: Slab::new(), quiet_again: None }
     }
 
     fn spec(&self) -> SocketSpec {
@@ -122,8 +120,7 @@ impl Control {
         match Request::parse(line) {
             Err(wanted) => Some(format!("error {wanted}\n")),
             Ok(Request::Status { json }) => {
-                let uptime = cx.now.mono.since(self.started);
-                let report = status::Report::new(cx.shared, cx.now.mono, uptime);
+                let report = status::Report::new(cx.shared, cx.now.mono);
                 Some(format!("ok\n{}", if json { report.json() } else { report.text() }))
             }
             Ok(Request::Reload) => {
@@ -165,7 +162,6 @@ impl Service for Control {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
-        self.started = cx.now.mono;
         let Socket::Unix(mut listener) = cx.take_socket(&self.spec())? else {
             return Err(io::ErrorKind::InvalidInput.into());
         };

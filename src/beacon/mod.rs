@@ -1,12 +1,3 @@
-//! Beacons: signed datagrams by which backends announce themselves to a load balancer, as Apache httpd's
-//! mod_proxy_beacon defined them.
-
-#[cfg(feature = "announce")]
-pub mod announce;
-#[cfg(feature = "announce")]
-pub mod health;
-#[cfg(feature = "listen")]
-pub mod listen;
 //! The beacon protocol: backends announce themselves to a balancer by small signed datagrams.
 //!
 //! It follows the reference implementation, `mod_proxy_beacon` of Apache httpd, byte for byte; our own additions are
@@ -15,10 +6,21 @@ pub mod listen;
 //! datagram in, a verified statement or a [`Reason`] out. None of them touches a socket, a clock or the member table.
 
 pub mod admission;
+#[cfg(feature = "announce")]
+pub mod announce;
 pub mod auth;
 pub mod gate;
+#[cfg(feature = "announce")]
+pub mod health;
+#[cfg(feature = "listen")]
+pub mod listen;
 pub mod member_keys;
+#[cfg(feature = "announce")]
+pub mod probe;
+pub mod settings;
 pub mod wire;
+
+use crate::stats::Counter;
 
 /// Why a datagram was dropped. Each reason has the reference's text, where it has one, and a counter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -69,25 +71,25 @@ impl Reason {
         self.words().0
     }
 
-    /// The name of its counter.
+    /// Its counter.
     #[must_use]
-    pub fn counter(self) -> &'static str {
+    pub fn counter(self) -> Counter {
         self.words().1
     }
 
-    fn words(self) -> (&'static str, &'static str) {
+    fn words(self) -> (&'static str, Counter) {
         match self {
-            Reason::Empty => ("empty", "beacon.drop.empty"),
-            Reason::NoMac => ("no mac", "beacon.drop.no_mac"),
-            Reason::BadMacLength => ("bad mac length", "beacon.drop.bad_mac_length"),
-            Reason::MacMismatch => ("mac mismatch", "beacon.drop.mac_mismatch"),
-            Reason::NoTs => ("no ts", "beacon.drop.no_ts"),
-            Reason::StaleTimestamp => ("stale timestamp", "beacon.drop.stale_timestamp"),
-            Reason::BadUrl => ("bad url", "beacon.drop.bad_url"),
-            Reason::WrongBalancer => ("wrong balancer", "beacon.drop.wrong_balancer"),
-            Reason::Replayed => ("replayed/reordered ts", "beacon.drop.replayed"),
-            Reason::TableFull => ("member table full", "beacon.drop.table_full"),
-            Reason::KeyBudget => ("too many unknown urls", "beacon.drop.key_budget"),
+            Reason::Empty => ("empty", Counter::BeaconDropEmpty),
+            Reason::NoMac => ("no mac", Counter::BeaconDropNoMac),
+            Reason::BadMacLength => ("bad mac length", Counter::BeaconDropBadMacLength),
+            Reason::MacMismatch => ("mac mismatch", Counter::BeaconDropMacMismatch),
+            Reason::NoTs => ("no ts", Counter::BeaconDropNoTs),
+            Reason::StaleTimestamp => ("stale timestamp", Counter::BeaconDropStaleTimestamp),
+            Reason::BadUrl => ("bad url", Counter::BeaconDropBadUrl),
+            Reason::WrongBalancer => ("wrong balancer", Counter::BeaconDropWrongBalancer),
+            Reason::Replayed => ("replayed/reordered ts", Counter::BeaconDropReplayedTs),
+            Reason::TableFull => ("member table full", Counter::BeaconDropTableFull),
+            Reason::KeyBudget => ("too many unknown urls", Counter::BeaconDropKeyBudget),
         }
     }
 }

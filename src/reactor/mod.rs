@@ -21,6 +21,7 @@ pub use offload::{Done, Full, Job};
 pub use signals::Signal;
 
 use crate::clock::{Mono, Now};
+use crate::members::{BalancerId, Policy};
 use crate::shared::Shared;
 use crate::wheel::Wheel;
 use bank::Bank;
@@ -107,7 +108,7 @@ pub struct Plan {
     /// The services to run, in order.
     pub services: Vec<Planned>,
     /// The balancers and their policies.
-    pub balancers: Vec<(String, crate::members::Policy)>,
+    pub balancers: Vec<(String, Policy)>,
 }
 
 /// Makes a [`Plan`] anew for a reload; reads files, opens nothing. `Err` is one line for the user.
@@ -235,9 +236,7 @@ impl Reactor {
     /// One line, of the first service that could not start.
     pub fn start(&mut self, plan: Plan) -> Result<(), String> {
         let now = self.clock.read();
-        for (name, policy) in plan.balancers {
-            self.shared.members.balancer(&name, policy, now.mono);
-        }
+        self.govern(plan.balancers, now);
         for planned in plan.services {
             self.launch(planned, now)?;
         }
@@ -372,9 +371,7 @@ impl Reactor {
         let plan = (self.planner)()?;
         self.open(&plan)?;
         // Committed: from here on nothing fails for the configuration's sake.
-        for (name, policy) in plan.balancers {
-            self.shared.members.balancer(&name, policy, now.mono);
-        }
+        self.govern(plan.balancers, now);
         let mut old = self.running();
         old.retain(|id| !self.services[id.index].draining);
         let mut changed = Vec::new();
@@ -402,6 +399,22 @@ impl Reactor {
             self.services[id.index].draining = true;
         }
         Ok(())
+    }
+
+    /// Puts policies in force; balancers that nobody names any more are gone.
+    fn govern(&mut self, balancers: Vec<(String, Policy)>, now: Now) {
+        let members = &mut self.shared.members;
+        let gone: Vec<BalancerId> = members
+            .balancers()
+            .filter(|(_, name)| !balancers.iter().any(|(kept, _)| kept == name))
+            .map(|(id, _)| id)
+            .collect();
+        for id in gone {
+            members.remove(id);
+        }
+        for (name, policy) in balancers {
+            members.balancer(&name, policy, now.mono);
+        }
     }
 
     fn launch(&mut self, planned: Planned, now: Now) -> Result<(), String> {

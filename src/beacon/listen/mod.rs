@@ -188,9 +188,10 @@ pub fn plan(section: &Section, listen: SocketAddr) -> Result<Planned, Error> {
     let files: Vec<_> = shared.iter().chain(&master).collect();
     let fingerprint = settings::fingerprint(section, &files);
     let balancer = section.need("balancer", values::balancer_name)?;
+    let capacity = section.need("max-members", values::count)?;
     let gate = Gate {
         keys: shared.iter().flat_map(|s| &s.list).map(|secret| Key::from_secret(secret.bytes())).collect(),
-        member_keys: master.map(|master| MemberKeys::new(master.list, &balancer)),
+        member_keys: master.map(|master| MemberKeys::new(master.list, &balancer, capacity)),
         admission: settings::admission(section)?,
         balancer: balancer.clone(),
         max_skew: section.need("max-skew", values::whole_seconds)?,

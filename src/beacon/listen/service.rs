@@ -5,7 +5,7 @@ use crate::beacon::Reason;
 use crate::beacon::gate::{Heard, Subject};
 use crate::bytes::{LogGate, Printable};
 use crate::clock::Now;
-use crate::members::{self, BalancerId, Outcome, Silence};
+use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
 use crate::reactor::bank::{plain, set_receive_buffer};
 use crate::reactor::udp::{BATCH, Receiver};
 use crate::reactor::{Cx, Key, Ready, Registration, Service, Socket, SocketSpec};
@@ -161,19 +161,80 @@ impl Ear {
                 shared.members.heartbeat(self.balancer, now.mono);
                 return Ok(());
             }
-            Subject::Here(url) => (url, shared.members.announce(self.balancer, &self.statement(url, heard, from), now.mono)),
-            Subject::Leaving(url) => (url, shared.members.leave(self.balancer, url, heard.ts, now.mono)),
+            Subject::Here(url) => {
+                let statement = self.statement(url, heard, from);
+                (url, shared.members.announce(self.balancer, &statement, now.mono))
+            }
+            Subject::Leaving(url) => {
+                (url, shared.members.leave(self.balancer, url, heard.ts, now.mono))
+            }
         };
         let (url, balancer) = (Printable(url), &self.config.balancer);
-        match outcome.outcome {
-            Outcome::Added(_) => log::info!(target: "listen", "added backend {url} to balancer://{balancer}"),
-            Outcome::Revived(_) => log::info!(target: "listen", "re-enabled backend {url} in balancer://{balancer}"),
-            Outcome::Left(_) => log::info!(target: "listen", "left backend {url} from balancer://{balancer}"),
-            Outcome::Refreshed(_) | Outcome::Ignored => {}
+        let (counter, facts) = match outcome {
+            Outcome::Refreshed(_, facts) => (Counter::BeaconAccepted, facts),
+            Outcome::Added(_, facts) => {
+                log::info!(target: "listen", "added backend {url} to balancer://{balancer}");
+                shared.stats.add(Counter::MemberAdded);
+                (Counter::BeaconAccepted, facts)
+            }
+            Outcome::Revived(_, facts) => {
+                log::info!(target: "listen", "re-enabled backend {url} in balancer://{balancer}");
+                shared.stats.add(Counter::MemberRevived);
+                (Counter::BeaconAccepted, facts)
+            }
+            Outcome::Left(_) => {
+                log::info!(target: "listen", "left backend {url} from balancer://{balancer}");
+                shared.stats.add(Counter::MemberLeft);
+                (Counter::BeaconLeave, Facts::default())
+            }
+            Outcome::Ignored => (Counter::BeaconLeave, Facts::default()),
             Outcome::Dropped(members::Reason::ReplayedTs) => return Err(Reason::Replayed),
             Outcome::Dropped(members::Reason::TableFull) => return Err(Reason::TableFull),
+        };
+        shared.stats.add(counter);
+        if facts != Facts::default() {
+            self.tell(&facts, url, heard, from);
         }
         Ok(())
+    }
+
+    fn statement<'a>(&self, url: &'a [u8], heard: &Heard<'a>, from: SocketAddr) -> Announce<'a> {
+        Announce {
+            url,
+            ts: heard.ts,
+            replay_check: heard.authentic,
+            timeout: self.config.timeout,
+            every: heard.body.every,
+            weight: heard.body.weight,
+            from,
+            host: heard.body.host,
+            pid: heard.body.pid,
+            key: heard.key,
+        }
+    }
+
+    /// Says what is odd about an announcement that was accepted.
+    fn tell(&self, facts: &Facts, url: Printable<'_>, heard: &Heard<'_>, from: SocketAddr) {
+        let balancer = &self.config.balancer;
+        if let Some(before) = facts.reweighted {
+            let weight = heard.body.weight;
+            log::info!(target: "listen", "weight of {url} in balancer://{balancer} is {weight}, was {before}");
+        }
+        if let Some(other) = facts.second_source {
+            log::warn!(
+                target: "listen",
+                "{url} of balancer://{balancer} is announced from {} and from {other}: two hosts with one url?",
+                from.ip()
+            );
+        }
+        if facts.slow {
+            log::warn!(
+                target: "listen",
+                "{url} announces itself every {:.1} s: with a timeout of {:.1} s, a lost datagram or two evict it",
+                heard.body.every.unwrap_or_default().as_secs_f64(),
+                self.config.timeout.as_secs_f64()
+            );
+        }
     }
 
     fn drop(&mut self, reason: Reason, from: SocketAddr, now: Now, shared: &mut Shared) {
@@ -181,7 +242,7 @@ impl Ear {
         if reason == Reason::Empty {
             return;
         }
-        shared.members.unheard(self.balancer, silence(reason), now.mono);
+        shared.members.unheard(self.balancer, silence(reason));
         log::debug!(target: "listen", "dropped an announcement from {from}: {}", reason.text());
         if let Some(count) = self.drops.pass(now.mono) {
             log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());

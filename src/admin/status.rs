@@ -1,0 +1,201 @@
+//! The one report about a running daemon, for people and as JSON. Reads what is shared; changes nothing.
+
+use crate::bytes::{JsonStr, Printable};
+use crate::clock::Mono;
+use crate::members::{BalancerId, Member, MemberId};
+use crate::shared::Shared;
+use std::fmt::{self, Write};
+
+/// The state of everything at one moment.
+pub struct Report<'a> {
+    shared: &'a Shared,
+    now: Mono,
+}
+
+impl<'a> Report<'a> {
+    /// The state at `now`.
+    #[must_use]
+    pub fn new(shared: &'a Shared, now: Mono) -> Report<'a> {
+        Report { shared, now }
+    }
+
+    /// As JSON, on one line: what `beacond status --json` prints.
+    #[must_use]
+    pub fn json(&self) -> String {
+        let mut out = String::new();
+        // A String takes everything.
+        let _ = self.write_json(&mut out);
+        out
+    }
+
+    /// As a table for people.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let mut out = String::new();
+        let _ = self.write_text(&mut out);
+        out
+    }
+
+    fn write_json(&self, out: &mut String) -> fmt::Result {
+        let uptime = self.now.since(self.shared.started).as_secs();
+        write!(out, "{{\"version\":{},\"uptime_s\":{uptime},\"balancers\":{{", JsonStr(env!("CARGO_PKG_VERSION")))?;
+        let mut comma = "";
+        for (id, name) in self.shared.members.balancers() {
+            let deaf = self.shared.members.deafness(id).map(|d| self.now.since(d.since).as_secs());
+            write!(out, "{comma}{}:{{\"deaf_since_s\":{},\"members\":[", JsonStr(name), OrNull(deaf))?;
+            comma = "";
+            for (member_id, member) in self.sorted(id) {
+                out.push_str(comma);
+                self.member_json(out, id, member_id, member)?;
+                comma = ",";
+            }
+            out.push_str("]}");
+            comma = ",";
+        }
+        out.push_str("},\"counters\":{");
+        comma = "";
+        for (name, count) in self.shared.stats.iter() {
+            write!(out, "{comma}{}:{count}", JsonStr(name))?;
+            comma = ",";
+        }
+        out.push_str("}}\n");
+        Ok(())
+    }
+
+    fn member_json(&self, out: &mut String, balancer: BalancerId, id: MemberId, member: &Member) -> fmt::Result {
+        let every = member.every().map(|e| e.as_secs_f64());
+        write!(
+            out,
+            "{{\"url\":{},\"state\":\"{}\",\"weight\":{},\"age_s\":{},\"interval_s\":{},\"from\":\"{}\",\"host\":{},\
+             \"pid\":{},\"key\":{},\"sinks\":{{",
+            JsonStr(&member.url_text()),
+            member.state().name(),
+            member.weight(),
+            self.now.since(member.last_seen()).as_secs(),
+            OrNull(every),
+            member.from(),
+            JsonStr(&String::from_utf8_lossy(member.host())),
+            member.pid(),
+            member.key(),
+        )?;
+        let mut comma = "";
+        for (sink, view) in self.shared.views.of(balancer, id) {
+            let error = view.error.as_deref().map(JsonStr);
+            write!(out, "{comma}{}:{{\"state\":\"{}\",\"error\":{}}}", JsonStr(sink), view.state.name(), OrNull(error))?;
+            comma = ",";
+        }
+        out.push_str("}}");
+        Ok(())
+    }
+
+    fn write_text(&self, out: &mut String) -> fmt::Result {
+        let uptime = self.now.since(self.shared.started).as_secs();
+        writeln!(out, "beacond {}, up {}", env!("CARGO_PKG_VERSION"), Span(uptime))?;
+        for (id, name) in self.shared.members.balancers() {
+            let (up, all) = (self.shared.members.up(id), self.shared.members.count(id));
+            write!(out, "\nbalancer://{name}: {up} of {all} up")?;
+            if let Some(deaf) = self.shared.members.deafness(id) {
+                write!(out, "; DEAF for {} ({})", Span(self.now.since(deaf.since).as_secs()), deaf.reason.text())?;
+            }
+            out.push('\n');
+            let rows: Vec<[String; 7]> = self.sorted(id).map(|(mid, member)| self.row(id, mid, member)).collect();
+            if !rows.is_empty() {
+                table(out, &rows)?;
+            }
+        }
+        let dropped: Vec<_> =
+            self.shared.stats.iter().filter(|(name, count)| name.starts_with("beacon.drop.") && *count > 0).collect();
+        if !dropped.is_empty() {
+            out.push_str("\ndropped:");
+            for (name, count) in dropped {
+                write!(out, " {} {count}", name.trim_start_matches("beacon.drop."))?;
+            }
+            out.push('\n');
+        }
+        Ok(())
+    }
+
+    fn row(&self, balancer: BalancerId, id: MemberId, member: &Member) -> [String; 7] {
+        let sinks: Vec<String> = self
+            .shared
+            .views
+            .of(balancer, id)
+            .map(|(sink, view)| match &view.error {
+                Some(error) => format!("{sink} {} ({error})", view.state.name()),
+                None => format!("{sink} {}", view.state.name()),
+            })
+            .collect();
+        [
+            member.url_text().into_owned(),
+            member.state().name().to_owned(),
+            member.weight().to_string(),
+            Span(self.now.since(member.last_seen()).as_secs()).to_string(),
+            member.from().ip().to_string(),
+            Printable(member.host()).to_string(),
+            sinks.join(", "),
+        ]
+    }
+
+    /// A balancer's members by url, so that two reports can be compared by eye.
+    fn sorted(&self, balancer: BalancerId) -> impl Iterator<Item = (MemberId, &'a Member)> + use<'a> {
+        let mut members: Vec<_> = self.shared.members.members(balancer).collect();
+        members.sort_by(|(_, a), (_, b)| a.url().cmp(b.url()));
+        members.into_iter()
+    }
+}
+
+fn table(out: &mut String, rows: &[[String; 7]]) -> fmt::Result {
+    let head = ["URL", "STATE", "WEIGHT", "SEEN", "FROM", "HOST", "SINKS"].map(str::to_owned);
+    let mut widths = [0; 7];
+    for row in rows.iter().chain([&head]) {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    for row in [&head].into_iter().chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(widths) {
+            write!(line, "{cell:width$}  ")?;
+        }
+        writeln!(out, "{}", line.trim_end())?;
+    }
+    Ok(())
+}
+
+/// A value, or JSON's `null`.
+struct OrNull<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
+    }
+}
+
+/// Seconds as people say them: `7s`, `2m05s`, `3h07m`, `4d02h`.
+struct Span(u64);
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let s = self.0;
+        match s {
+            0..60 => write!(f, "{s}s"),
+            60..3600 => write!(f, "{}m{:02}s", s / 60, s % 60),
+            3600..86_400 => write!(f, "{}h{:02}m", s / 3600, s / 60 % 60),
+            _ => write!(f, "{}d{:02}h", s / 86_400, s / 3600 % 24),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans() {
+        let shown: Vec<String> = [0, 59, 60, 3599, 3600, 86_400].map(|s| Span(s).to_string()).into();
+        assert_eq!(shown, ["0s", "59s", "1m00s", "59m59s", "1h00m", "1d00h"]);
+    }
+}
