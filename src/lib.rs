@@ -5,5 +5,7 @@ pub mod beacon;
 pub mod bytes;
 pub mod clock;
 pub mod config;
+pub mod help;
 pub mod options;
 pub mod sinks;
+pub mod tools;
