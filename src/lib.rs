@@ -13,3 +13,7 @@ pub mod wheel;
 pub mod secret;
 pub mod tools;
 pub mod url;
+pub mod help;
+pub mod options;
+pub mod sinks;
+pub mod tools;

@@ -143,6 +143,120 @@ pub fn roles() -> &'static [&'static Role] {
     ]
 }
 
+/// A command that does one thing and ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Tool {
+    /// Its name and options, as those of a role.
+    pub role: Role,
+    /// What stands behind its options, as `LEVEL`; empty for nothing.
+    pub operands: &'static str,
+}
+
+/// Every tool, in the order of the alphabet.
+pub const TOOLS: &[Tool] = &[
+    tool("check", "-c FILE | ROLE ...", "check a configuration without running it", CHECK),
+    tool("completions", "bash|zsh", "print a completion script for a shell", &[]),
+    tool("decode", "KIND", "explain datagrams, one hex line each", DECODE),
+    tool("help", "[TOPIC]", "explain a role, a story or a tool", &[]),
+    tool("keygen", "secret|member", "print a secret, or a member's passphrase", KEYGEN),
+    tool("log", "LEVEL", "change the log level of a running beacond", LOG),
+    tool("reload", "", "make a running beacond read its file again", &[CONTROL]),
+    tool("status", "", "show balancers and members of a running beacond", STATUS),
+];
+
+const CONTROL: Opt = Opt {
+    name: "control",
+    arg: "PATH",
+    repeat: false,
+    default: "/run/beacond/control.sock",
+    help: "The control socket of the beacond that is asked.",
+};
+
+const CHECK: &[Opt] = &[Opt {
+    name: "show",
+    arg: "",
+    repeat: false,
+    default: "",
+    help: "Print every value in effect and where it comes from.",
+}];
+
+const DECODE: &[Opt] = &[
+    Opt {
+        name: "secret-file",
+        arg: "FILE",
+        repeat: false,
+        default: "",
+        help: "Verify with the secrets in this file, weak ones too. Without it nothing is verified.",
+    },
+    Opt {
+        name: "now",
+        arg: "MICROS",
+        repeat: false,
+        default: "",
+        help: "Judge freshness at this time, in microseconds since 1970, instead of now.",
+    },
+    Opt {
+        name: "max-skew",
+        arg: "TIME",
+        repeat: false,
+        default: "30",
+        help: "How far a sender's clock may be off, in whole seconds, at least 1.",
+    },
+];
+
+const KEYGEN: &[Opt] = &[
+    Opt {
+        name: "master",
+        arg: "FILE",
+        repeat: false,
+        default: "",
+        help: "The master key from which a member's passphrase is derived.",
+    },
+    Opt {
+        name: "balancer",
+        arg: "NAME",
+        repeat: false,
+        default: "default",
+        help: "The balancer the member announces to.",
+    },
+    Opt {
+        name: "url",
+        arg: "URL",
+        repeat: false,
+        default: "",
+        help: "The URL the member announces: the only one its passphrase can sign for.",
+    },
+];
+
+const LOG: &[Opt] = &[
+    Opt {
+        name: "for",
+        arg: "TIME",
+        repeat: false,
+        default: "",
+        help: "Go back to the configured level after this long.",
+    },
+    CONTROL,
+];
+
+const STATUS: &[Opt] = &[
+    Opt { name: "json", arg: "", repeat: false, default: "", help: "Print it as JSON, on one line." },
+    Opt { name: "watch", arg: "", repeat: false, default: "", help: "Show it again every second." },
+    CONTROL,
+];
+
+const fn tool(
+    name: &'static str,
+    operands: &'static str,
+    summary: &'static str,
+    options: &'static [Opt],
+) -> Tool {
+    Tool {
+        role: Role { name, story: Story::Any, table: Table::Neither, summary, about: "", options },
+        operands,
+    }
+}
+
 /// The role called `name`.
 #[must_use]
 pub fn role(name: &str) -> Option<&'static Role> {
@@ -157,10 +271,11 @@ mod tests {
     #[test]
     fn rows_are_well_formed() {
         let mut names = BTreeSet::new();
-        for role in roles() {
-            assert!(names.insert(role.name), "two roles called {}", role.name);
+        for role in roles().iter().copied().chain(TOOLS.iter().map(|t| &t.role)) {
+            assert!(names.insert(role.name), "two commands called {}", role.name);
         }
-        for role in roles().iter().copied().chain([&GLOBAL]) {
+        let tools = TOOLS.iter().map(|t| &t.role);
+        for role in roles().iter().copied().chain([&GLOBAL]).chain(tools) {
             let mut options = BTreeSet::new();
             for opt in role.options {
                 let at = format!("{} {}", role.name, opt.name);

@@ -9,9 +9,16 @@
 //! ```
 //!
 //! `section` holds one role's checked options, `values` their types. Options are judged by getopts, built from the
-//! table of `crate::options`, one line or word at a time, so that an error names the very line. Nothing here opens a
-//! socket.
+//! table of `crate::options`, one line or word at a time, so that an error names the very line. `grammar` and `file`
+//! read files, `argv` reads command lines, `global` and `plan` say what they mean for the whole process. Nothing here
+//! opens a socket.
 
+pub mod argv;
+pub mod file;
+pub mod global;
+pub mod grammar;
+pub mod plan;
+mod print;
 mod section;
 pub mod values;
 
@@ -45,6 +52,34 @@ impl fmt::Display for Origin {
             Origin::Argv { word } => write!(f, "argument {word}"),
             Origin::File { path, line } => write!(f, "{}:{line}", Shown(path)),
             Origin::Default => f.write_str("default"),
+        }
+    }
+}
+
+/// A whole configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The global options.
+    pub global: Section,
+    /// The roles, in the order in which they were written.
+    pub roles: Vec<Section>,
+}
+
+impl Config {
+    /// The configuration that the command line holds or names. A global option on the command line wins over the
+    /// same one in the file.
+    ///
+    /// # Errors
+    /// A file that cannot be read or whose text is wrong.
+    pub fn load(source: &argv::Source, host: &str) -> Result<Config, Error> {
+        match source {
+            argv::Source::Words { global, roles } => {
+                Ok(Config { global: global.clone(), roles: roles.clone() })
+            }
+            argv::Source::File { global, path } => {
+                let (below, roles) = file::load(path, host)?;
+                Ok(Config { global: global.over(below), roles })
+            }
         }
     }
 }

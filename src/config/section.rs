@@ -120,6 +120,15 @@ impl Section {
         self.role.name == other.role.name && texts(self) == texts(other)
     }
 
+    /// These values where they were given, `below`'s elsewhere.
+    #[must_use]
+    pub fn over(&self, below: Section) -> Section {
+        let given = |v: &&Given| v.origin != Origin::Default;
+        let mut values: Vec<Given> = self.values.iter().filter(given).cloned().collect();
+        values.extend(below.values.into_iter().filter(|v| !self.given(v.opt.name)));
+        Section { values, ..below }
+    }
+
     fn find(&self, name: &str) -> Option<&Given> {
         debug_assert!(self.role.option(name).is_some(), "{} has no option {name}", self.role.name);
         self.values.iter().find(|v| v.opt.name == name)

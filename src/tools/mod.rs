@@ -2,3 +2,7 @@
 
 pub mod decode;
 pub mod keygen;
+//! Commands that do one thing and end.
+
+pub mod check;
+pub mod completions;

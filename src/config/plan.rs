@@ -1,0 +1,189 @@
+//! What several sections say together: the balancers and their policies, the addresses that one section takes from
+//! another, and what does not fit. Decided over all sections before anything is opened; nothing here opens anything.
+
+use super::section::Section;
+use super::values::{self, HostPort, balancer_name};
+use super::{Error, Shown};
+use crate::options::Table;
+use std::time::Duration;
+
+/// The host that `listen` binds when none is said: every IPv4 address.
+const LISTEN_HOST: &str = "0.0.0.0";
+/// The port that `listen` binds when none is said.
+pub const LISTEN_PORT: u16 = 5555;
+
+/// What all sections together come to.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Plan {
+    /// The balancers that somebody writes, in the order in which they are first named.
+    pub balancers: Vec<Balancer>,
+    /// For each section, in order, the complete address it listens at; `None` if it does not.
+    pub addresses: Vec<Option<HostPort>>,
+    /// What is allowed and most likely not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// A balancer that somebody writes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Balancer {
+    /// Its name, bare.
+    pub name: String,
+    /// What all its writers agree on.
+    pub policy: Policy,
+}
+
+/// How a balancer treats its members.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Policy {
+    /// How many members it may have.
+    pub max_members: usize,
+    /// How long dead members are remembered.
+    pub forget: Duration,
+    /// Whether its last member up is never evicted.
+    pub keep_last: bool,
+    /// What happens to evictions while nothing is heard.
+    pub when_deaf: WhenDeaf,
+    /// The longest timeout of its writers; zero if one of them never evicts.
+    pub timeout: Duration,
+    /// The largest clock difference one of its writers accepts.
+    pub max_skew: Duration,
+}
+
+/// What a balancer does with evictions while nothing is heard for it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WhenDeaf {
+    /// Hold them until something is heard.
+    Hold,
+    /// Hold them for this long at most.
+    HoldFor(Duration),
+    /// Evict all the same.
+    Evict,
+}
+
+/// The value of `when-deaf`.
+///
+/// # Errors
+/// What is wanted.
+pub fn when_deaf(value: &str) -> Result<WhenDeaf, String> {
+    match value.split_once(':') {
+        None if value == "hold" => Ok(WhenDeaf::Hold),
+        None if value == "evict" => Ok(WhenDeaf::Evict),
+        Some(("hold", time)) => values::duration(time).map(WhenDeaf::HoldFor),
+        _ => Err("hold, hold:TIME or evict".to_owned()),
+    }
+}
+
+/// Resolves what needs more than one section.
+///
+/// # Errors
+/// A value that is wrong, two writers of one balancer that disagree, two sections that own the same thing.
+pub fn plan(roles: &[Section]) -> Result<Plan, Error> {
+    let mut plan = Plan::default();
+    let mut first: Vec<&Section> = Vec::new(); // the first writer of each balancer
+    for section in roles.iter().filter(|s| s.role().table == Table::Writes) {
+        let name = section.need("balancer", balancer_name)?;
+        let policy = policy(section)?;
+        match plan.balancers.iter().position(|b| b.name == name) {
+            Some(known) => plan.balancers[known].policy.join(policy, first[known], section)?,
+            None => {
+                plan.balancers.push(Balancer { name, policy });
+                first.push(section);
+            }
+        }
+    }
+    for section in roles {
+        let address = if section.role().name == "listen" { Some(listen_address(section)?) } else { None };
+        plan.addresses.push(address);
+    }
+    distinct(roles, &plan.addresses)?;
+    plan.warnings = lonely(roles, &plan.balancers, &first)?;
+    Ok(plan)
+}
+
+impl Policy {
+    /// Makes one policy of this one, which `first` began, and `other`, which `section` states.
+    fn join(&mut self, other: Policy, first: &Section, section: &Section) -> Result<(), Error> {
+        let differing = [
+            ("max-members", self.max_members != other.max_members),
+            ("forget", self.forget != other.forget),
+            ("when-deaf", self.when_deaf != other.when_deaf),
+            ("keep-last", self.keep_last != other.keep_last),
+        ];
+        if let Some((name, _)) = differing.iter().find(|(_, differs)| *differs) {
+            let value = first.text(name).filter(|t| !t.is_empty());
+            let balancer = section.text("balancer").unwrap_or_default();
+            return Err(section.wrong(
+                name,
+                &format!(
+                    "what the balancer '{}' has at {}{}",
+                    Shown(balancer),
+                    first.place_of(name),
+                    value.map_or_else(String::new, |v| format!(" ({})", Shown(v)))
+                ),
+            ));
+        }
+        let never = self.timeout.is_zero() || other.timeout.is_zero();
+        self.timeout = if never { Duration::ZERO } else { self.timeout.max(other.timeout) };
+        self.max_skew = self.max_skew.max(other.max_skew);
+        Ok(())
+    }
+}
+
+fn policy(section: &Section) -> Result<Policy, Error> {
+    Ok(Policy {
+        max_members: section.need("max-members", values::count)?,
+        forget: section.need("forget", values::duration)?,
+        keep_last: section.flag("keep-last"),
+        when_deaf: section.need("when-deaf", when_deaf)?,
+        timeout: section.need("timeout", values::duration)?,
+        max_skew: section.need("max-skew", values::whole_seconds)?,
+    })
+}
+
+/// Where a `listen` section receives: what it says, and the defaults for the parts it leaves out.
+fn listen_address(section: &Section) -> Result<HostPort, Error> {
+    let said = section.get("listen", values::addr)?.unwrap_or_default();
+    Ok(HostPort {
+        host: Some(said.host.unwrap_or_else(|| LISTEN_HOST.to_owned())),
+        port: Some(said.port.unwrap_or(LISTEN_PORT)),
+    })
+}
+
+/// Refuses two sections that would own the same socket, or the same backend of the same HAProxy.
+fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Error> {
+    for (i, section) in roles.iter().enumerate() {
+        for (j, earlier) in roles.iter().enumerate().take(i) {
+            let address = |n: usize| addresses.get(n).and_then(Option::as_ref).filter(|a| a.port != Some(0));
+            if address(i).is_some() && address(i) == address(j) {
+                let wanted = format!("another address than {}", earlier.place_of("listen"));
+                return Err(section.wrong("listen", &wanted));
+            }
+            let both_haproxy = section.role().name == "haproxy" && earlier.role().name == "haproxy";
+            let same = |name| section.text(name) == earlier.text(name);
+            if both_haproxy && same("socket") && same("backend") {
+                let wanted = format!("another backend or socket than {}", earlier.place_of("backend"));
+                return Err(section.wrong("backend", &wanted));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Warnings for balancers that are only written or only read.
+fn lonely(roles: &[Section], balancers: &[Balancer], first: &[&Section]) -> Result<Vec<String>, Error> {
+    let mut warnings = Vec::new();
+    let mut read = Vec::new();
+    for section in roles.iter().filter(|s| s.role().table == Table::Reads) {
+        let name = section.need("balancer", balancer_name)?;
+        if !balancers.iter().any(|b| b.name == name) {
+            let place = section.place_of("balancer");
+            warnings.push(format!("{place}: nothing brings members into the balancer '{name}'"));
+        }
+        read.push(name);
+    }
+    for (balancer, section) in balancers.iter().zip(first).filter(|(b, _)| !read.contains(&b.name)) {
+        let (place, name) = (section.place_of("balancer"), &balancer.name);
+        warnings.push(format!("{place}: nothing follows the balancer '{name}': its members are only logged"));
+    }
+    Ok(warnings)
+}
