@@ -105,6 +105,12 @@ pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(path)
 }
 
+/// Whether a process accepts connections on the unix socket `path`.
+#[must_use]
+pub fn answers_at(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
+
 /// A datagram socket of any port that speaks to `to` alone; the kernel has chosen its source address, and tells it
 /// of ICMP errors.
 ///
@@ -158,7 +164,7 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
         if !meta.file_type().is_socket() {
             return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
         }
-        if UnixStream::connect(path).is_ok() {
+        if answers_at(path) {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));
         }
         // Stale: its process is gone.

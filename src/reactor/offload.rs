@@ -127,8 +127,14 @@ fn fail_all(queues: &mut Queues, waker: &Waker, why: &io::Error) {
     let _ = waker.wake();
 }
 
-#[expect(clippy::disallowed_methods, reason = "the helper thread is where names may be resolved")]
-fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+/// Looks up a name's addresses, at least one.
+///
+/// Blocks; for the helper thread, and before the loop runs.
+///
+/// # Errors
+/// What the resolver says.
+#[expect(clippy::disallowed_methods, reason = "the one place where names are resolved")]
+pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     let found: Vec<SocketAddr> = std::net::ToSocketAddrs::to_socket_addrs(&(host, port))?.collect();
     if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "no addresses")) } else { Ok(found) }
 }

@@ -1,0 +1,81 @@
+//! From a configuration to the services that run: the one list of services.
+//!
+//! Reads the files that sections name; opens no socket and starts nothing, so that `check` and a reload can do all
+//! of it and throw it away.
+
+use crate::beacon::admission::Admission;
+use crate::beacon::settings;
+use crate::config::plan::{self, Balancer};
+use crate::config::values::HostPort;
+use crate::config::{Config, Error, Section};
+use crate::members;
+use crate::options::Table;
+use crate::reactor::{Plan, Planned};
+use std::net::{IpAddr, SocketAddr};
+
+/// What a configuration comes to.
+pub struct Assembly {
+    /// The services of its sections, and its balancers.
+    pub plan: Plan,
+    /// For each balancer, the url rules of its writers: what the state file's members must pass again.
+    pub admissions: Vec<(String, Admission)>,
+    /// What is allowed and most likely not meant, one line each.
+    pub warnings: Vec<String>,
+}
+
+/// Finds the address of a name to listen at.
+///
+/// # Errors
+/// Why there is none.
+pub type Resolve<'a> = dyn FnMut(&str) -> Result<IpAddr, String> + 'a;
+
+/// Makes services of all sections.
+///
+/// # Errors
+/// The first value or file that is wrong.
+pub fn assemble(config: &Config, resolve: &mut Resolve<'_>) -> Result<Assembly, Error> {
+    let facts = plan::plan(&config.roles)?;
+    let mut assembly = Assembly {
+        plan: Plan { services: Vec::new(), balancers: facts.balancers.iter().map(policy).collect() },
+        admissions: Vec::new(),
+        warnings: facts.warnings,
+    };
+    for (section, address) in config.roles.iter().zip(facts.addresses) {
+        let address = address.map(|at| find(section, &at, resolve)).transpose()?;
+        assembly.plan.services.push(service(section, address)?);
+        if section.role().table == Table::Writes {
+            let balancer = section.need("balancer", crate::config::values::balancer_name)?;
+            assembly.admissions.push((balancer, settings::admission(section)?));
+        }
+    }
+    Ok(assembly)
+}
+
+fn service(section: &Section, address: Option<SocketAddr>) -> Result<Planned, Error> {
+    match (section.role().name, address) {
+        #[cfg(feature = "listen")]
+        ("listen", Some(address)) => crate::beacon::listen::plan(section, address),
+        #[cfg(feature = "announce")]
+        ("announce", _) => crate::beacon::announce::plan(section),
+        #[cfg(feature = "haproxy")]
+        ("haproxy", _) => crate::sinks::haproxy::plan(section),
+        #[cfg(feature = "exec")]
+        ("exec", _) => crate::sinks::exec::plan(section),
+        (name, _) => Err(Error::text(format!("{}: no such role here: {name}", section.at()))),
+    }
+}
+
+fn find(section: &Section, at: &HostPort, resolve: &mut Resolve<'_>) -> Result<SocketAddr, Error> {
+    let host = at.host.as_deref().unwrap_or_default();
+    let ip = match at.ip() {
+        Some(ip) => ip,
+        None => resolve(host).map_err(|why| {
+            Error::world(format!("{}: cannot resolve {host}: {why}", section.place_of("listen")))
+        })?,
+    };
+    Ok(SocketAddr::new(ip, at.port.unwrap_or(plan::LISTEN_PORT)))
+}
+
+fn policy(balancer: &Balancer) -> (String, members::Policy) {
+    (balancer.name.clone(), balancer.policy)
+}

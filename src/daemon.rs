@@ -1,0 +1,167 @@
+//! The life of the daemon: sections to services, sockets, privileges, the loop.
+
+use crate::admin::client::DEFAULT_PATH;
+use crate::admin::control::Control;
+use crate::assembly::{self, Assembly};
+use crate::config::argv::Source;
+use crate::config::global::Global;
+use crate::config::{Config, Error};
+use crate::logging;
+use crate::reactor::bank::{answers_at, plain};
+use crate::reactor::offload::resolve;
+use crate::reactor::{LogPipe, Plan, Planned, Reactor};
+use crate::state::State;
+use nix::unistd::{AccessFlags, User, access, chown, initgroups, setgid, setuid};
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::fs;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Runs the roles of `source` until a signal ends them. `host` is this host's name.
+///
+/// # Errors
+/// What keeps them from starting.
+pub fn run(source: Source, host: &str) -> Result<(), Error> {
+    let config = Config::load(&source, host)?;
+    let global = Global::from_section(&config.global)?;
+    let log = LogPipe::default();
+    logging::init(global.log_level, global.log_stamp, &log);
+
+    let mut planner = Planner { source, host: host.to_owned(), control: None, global, names: HashMap::new() };
+    let assembly = planner.assemble(&config)?;
+    planner.control = control_path(&planner.global)?;
+    let plan = planner.plan(assembly);
+    let global = planner.global.clone();
+    let control = planner.control.clone();
+
+    let mut reactor = Reactor::new(log, Box::new(move || planner.again().map_err(|e| e.message)))
+        .map_err(|e| Error::world(format!("cannot start: {}", plain(&e))))?;
+    reactor.open(&plan).map_err(Error::world)?;
+    if let Some(path) = &global.pid_file {
+        fs::write(path, format!("{}\n", std::process::id()))
+            .map_err(|e| Error::world(format!("pid-file {}: {}", path.display(), plain(&e))))?;
+    }
+    if let Some(user) = &global.user {
+        become_user(user, control.as_deref())?;
+    }
+    let result = reactor
+        .start(plan)
+        .and_then(|()| reactor.run().map_err(|e| format!("polling failed: {}", plain(&e))))
+        .map_err(Error::world);
+    if let Some(path) = &global.pid_file {
+        // After a change of user it may not be ours to remove.
+        let _ = fs::remove_file(path);
+    }
+    result
+}
+
+/// Has every section judged as a start would, without touching the network.
+///
+/// # Errors
+/// The first thing that is wrong.
+pub fn judge(config: &Config) -> Result<Vec<String>, Error> {
+    Global::from_section(&config.global)?;
+    let unresolved = &mut |_: &str| Ok(IpAddr::from([0, 0, 0, 0]));
+    Ok(assembly::assemble(config, unresolved)?.warnings)
+}
+
+/// What is needed to plan again at a reload.
+struct Planner {
+    source: Source,
+    host: String,
+    control: Option<PathBuf>,
+    global: Global,
+    /// Names to listen at that were resolved once: a reload looks up new ones only, for that blocks.
+    names: HashMap<String, IpAddr>,
+}
+
+impl Planner {
+    fn again(&mut self) -> Result<Plan, Error> {
+        let config = Config::load(&self.source, &self.host)?;
+        let global = Global::from_section(&config.global)?;
+        let assembly = self.assemble(&config)?;
+        self.adopt(global);
+        Ok(self.plan(assembly))
+    }
+
+    fn assemble(&mut self, config: &Config) -> Result<Assembly, Error> {
+        let names = &mut self.names;
+        let mut look_up = |name: &str| match names.get(name) {
+            Some(ip) => Ok(*ip),
+            None => {
+                let ip = resolve(name, 0).map_err(|e| plain(&e))?[0].ip();
+                names.insert(name.to_owned(), ip);
+                Ok(ip)
+            }
+        };
+        let assembly = assembly::assemble(config, &mut look_up)?;
+        for warning in &assembly.warnings {
+            log::warn!(target: "beacond", "{warning}");
+        }
+        Ok(assembly)
+    }
+
+    /// The services of the sections, and those that every daemon has.
+    fn plan(&self, assembly: Assembly) -> Plan {
+        let mut plan = assembly.plan;
+        if let Some(path) = &self.global.state {
+            let max_skew = plan.balancers.iter().map(|(_, policy)| policy.max_skew).max();
+            let rules = format!("{:?}", assembly.admissions);
+            let state = State::new(path.clone(), assembly.admissions, max_skew.unwrap_or(Duration::from_secs(30)));
+            // First, so that the table is there before anybody writes or reads it.
+            plan.services.insert(0, Planned { service: Box::new(state), fingerprint: rules });
+        }
+        if let Some(path) = &self.control {
+            let control = Control::new(path.clone(), self.global.log_level);
+            let fingerprint = self.global.log_level.to_string();
+            plan.services.push(Planned { service: Box::new(control), fingerprint });
+        }
+        plan
+    }
+
+    /// Takes over what of the global options can change in a running process.
+    fn adopt(&mut self, new: Global) {
+        if new.log_level != self.global.log_level {
+            log::set_max_level(new.log_level);
+            self.global.log_level = new.log_level;
+        }
+        if new != self.global {
+            log::warn!(
+                target: "beacond",
+                "control, state, user, pid-file and log-stamp change at the next start, not at a reload"
+            );
+        }
+    }
+}
+
+/// Where the control socket goes: as told, else the usual place if it is ours to use.
+fn control_path(global: &Global) -> Result<Option<PathBuf>, Error> {
+    if global.control.is_some() {
+        return Ok(global.control.clone());
+    }
+    let path = Path::new(DEFAULT_PATH);
+    let usable = path.parent().is_some_and(|folder| access(folder, AccessFlags::W_OK).is_ok());
+    if usable && answers_at(path) {
+        log::warn!(target: "beacond", "{DEFAULT_PATH}: another beacond answers there; running without a control socket");
+        return Ok(None);
+    }
+    Ok(usable.then(|| path.to_owned()))
+}
+
+/// Gives up root for good. The control socket goes along, so that it can be removed at the end.
+fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
+    let fail = |why: String| Error::world(format!("cannot become user {name}: {why}"));
+    let user = User::from_name(name)
+        .map_err(|e| fail(e.desc().to_owned()))?
+        .ok_or_else(|| fail("no such user".to_owned()))?;
+    if let Some(path) = control {
+        chown(path, Some(user.uid), Some(user.gid)).map_err(|e| fail(format!("{}: {}", path.display(), e.desc())))?;
+    }
+    let login = CString::new(name).map_err(|_| fail("no such user".to_owned()))?;
+    initgroups(&login, user.gid)
+        .and_then(|()| setgid(user.gid))
+        .and_then(|()| setuid(user.uid))
+        .map_err(|e| fail(format!("{}; only root can change its user", e.desc())))
+}
