@@ -3,4 +3,8 @@
 
 pub mod bytes;
 pub mod clock;
+pub mod members;
+pub mod state_text;
+pub mod stats;
+pub mod views;
 pub mod wheel;
