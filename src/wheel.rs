@@ -161,6 +161,12 @@ impl<T> Wheel<T> {
         (entry.generation == id.generation && entry.value.is_some()).then_some(entry.at)
     }
 
+    /// The wheel's current time in milliseconds: all that was due by then has been handed out.
+    #[must_use]
+    pub fn current(&self) -> u64 {
+        self.current
+    }
+
     /// How many timers are armed.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -361,7 +367,8 @@ mod tests {
 
         fn pop(&mut self, wheel: &mut Wheel<usize>) -> bool {
             let now = self.now.clamp(self.current, HORIZON);
-            let due = self.timers.first_entry().filter(|e| e.key().0 <= now).map(|e| e.remove_entry());
+            let due = self.timers.keys().next().copied().filter(|key| key.0 <= now);
+            let due = due.and_then(|key| self.timers.remove_entry(&key));
             self.current = due.map_or(now, |((at, _), _)| at);
             assert_eq!(wheel.pop(self.now), due.map(|(_, n)| n));
             due.is_some()
