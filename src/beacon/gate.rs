@@ -6,7 +6,7 @@
 
 use super::Reason;
 use super::admission::Admission;
-use super::auth::{Key, Signed};
+use super::auth::{self, Key, Signed};
 use super::member_keys::MemberKeys;
 use super::wire::{self, Body, Claim};
 use crate::clock::Now;
@@ -78,12 +78,15 @@ impl Gate {
         }
         let signed = Signed::read(datagram)?;
         let shared = signed.key_among(&self.keys);
+        if shared.is_none() && self.member_keys.is_none() {
+            return Err(Reason::MacMismatch);
+        }
+        let body = Body::parse(signed.body);
         let vouched = match shared {
             Some(_) => None,
-            None => Some(self.vouched_for(&signed, now, &known)?),
+            None => Some(self.vouched_for(&signed, &body, now, &known)?),
         };
-        let ts = signed.fresh(now.unix_us, self.max_skew)?;
-        let body = Body::parse(signed.body);
+        let ts = auth::fresh(&body, now.unix_us, self.max_skew)?;
         self.is_for_us(&body)?;
         let subject = vouched.map_or_else(|| self.subject(body.claim(), &known), Ok)?;
         let key = u16::try_from(shared.unwrap_or(self.keys.len())).unwrap_or(u16::MAX);
@@ -111,19 +114,18 @@ impl Gate {
     /// The member whose own key signed the datagram, if that is the member it speaks of.
     fn vouched_for<'a>(
         &mut self,
-        signed: &Signed<'a>,
+        signed: &Signed<'_>,
+        body: &Body<'a>,
         now: Now,
         known: &impl Fn(&[u8]) -> bool,
     ) -> Result<Subject<'a>, Reason> {
-        if self.member_keys.is_none() {
-            return Err(Reason::MacMismatch);
-        }
-        let subject = self.subject(Body::parse(signed.body).claim(), known)?;
+        let subject = self.subject(body.claim(), known)?;
         let (Subject::Here(url) | Subject::Leaving(url)) = &subject else {
             return Err(Reason::MacMismatch);
         };
         let url = str::from_utf8(url).map_err(|_| Reason::BadUrl)?;
-        self.member_keys.as_mut().ok_or(Reason::MacMismatch)?.vouch(url, signed, now.mono)?;
+        let keys = self.member_keys.as_mut().ok_or(Reason::MacMismatch)?;
+        keys.vouch(url, signed, now.mono)?;
         Ok(subject)
     }
 

@@ -2,7 +2,6 @@
 //! checking vectors. It judges one datagram alone, as a receiver would before its table and its admission.
 
 use crate::beacon::auth::{self, Key};
-use crate::beacon::wire::Body;
 use crate::bytes::{Escaped, from_hex};
 use crate::secret::Secrets;
 use std::fmt::Write as _;
@@ -39,9 +38,8 @@ impl Decoder {
             Ok(verified) => verified,
             Err(reason) => return format!("drop {}", reason.text()),
         };
-        let body = Body::parse(verified.body);
         let mut out = format!("accept ts={}", verified.ts);
-        for (name, value) in [("url", body.url), ("leave", body.leave)] {
+        for (name, value) in [("url", verified.body.url), ("leave", verified.body.leave)] {
             if let Some(value) = value.filter(|value| !value.is_empty()) {
                 write!(out, " {name}={}", Escaped(value)).expect("writing to a String cannot fail");
             }
