@@ -17,3 +17,4 @@ pub mod help;
 pub mod options;
 pub mod sinks;
 pub mod tools;
+pub mod sinks;
