@@ -21,3 +21,4 @@ pub mod help;
 pub mod options;
 pub mod sinks;
 pub mod tools;
+pub mod sinks;

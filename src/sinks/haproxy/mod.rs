@@ -1,5 +1,10 @@
 //! The sink `haproxy`: an unmodified HAProxy follows a balancer's members through its runtime API.
 
+pub mod commands;
+pub mod machine;
+pub mod notes;
+pub mod replies;
+
 use crate::options::{Opt, Role, Story, Table};
 
 /// The role and its rows.
