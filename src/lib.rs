@@ -1,24 +1,40 @@
 //! beacond: machines make themselves known, and reachable.
+//!
+//! The map of the house. A layer knows those below it only; no service names another.
+//!
+//! ```text
+//!  main ──► daemon, assembly, config, tools                 what was asked for, and the one list of services
+//!    services   beacon::{listen, announce}  sinks  state  admin      ──► reactor, own state, own wire, shared
+//!    state      members  wheel  gate  diff  haproxy::machine         in: (now, input); out: values. No I/O, no clock
+//!    wire       beacon::wire  haproxy::replies  http1  state_text    bytes to values and back
+//!    reactor    the loop, sockets, timers, the helper thread, signals: the only place with clocks and poll
+//! ```
+//!
+//! One datagram's way: `reactor::udp` receives it, `beacon::gate` verifies and admits it, `members` notes it; if that
+//! changed a level, the loop tells the sinks, and each compares what the table wants with what its balancer has.
 #![forbid(unsafe_code)]
 
+pub mod admin;
+pub mod assembly;
 pub mod beacon;
 pub mod bytes;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod help;
 pub mod http1;
-pub mod options;
-pub mod sinks;
-pub mod stats;
+pub mod logging;
 pub mod members;
+pub mod options;
+pub mod process;
+pub mod reactor;
+pub mod secret;
+pub mod shared;
+pub mod sinks;
+pub mod state;
 pub mod state_text;
 pub mod stats;
-pub mod views;
-pub mod wheel;
-pub mod secret;
 pub mod tools;
 pub mod url;
-pub mod help;
-pub mod options;
-pub mod sinks;
-pub mod tools;
-pub mod sinks;
+pub mod views;
+pub mod wheel;

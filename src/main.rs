@@ -1,2 +1,117 @@
-//! The `beacond` program.
-fn main() {}
+//! The `beacond` program: which of its commands to run, and how it ends.
+
+use beacond::admin::request::{Request, level};
+use beacond::config::argv::{Invocation, Operand, invocation};
+use beacond::config::values;
+use beacond::config::{Error, Section};
+use beacond::reactor::unix_us;
+use beacond::secret::{self, LoadError};
+use beacond::tools::{check, completions, decode, keygen, status};
+use beacond::{daemon, help};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let words = std::env::args_os().skip(1);
+    match invocation(words, &host).and_then(|what| obey(what, &host)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("beacond: {error}");
+            ExitCode::from(error.status)
+        }
+    }
+}
+
+fn obey(what: Invocation, host: &str) -> Result<(), Error> {
+    match what {
+        Invocation::Overview => print(&help::overview()),
+        Invocation::Version => print(concat!("beacond ", env!("CARGO_PKG_VERSION"), "\n")),
+        Invocation::Help(topic) => print(&help::topic(topic.as_deref())?),
+        Invocation::Run(source) => daemon::run(source, host),
+        Invocation::Check(section, source) => {
+            check::run(&source, section.flag("show"), host, &daemon::judge, &mut io::stdout().lock())
+        }
+        Invocation::Tool(tool, section, operands) => self::tool(tool.role.name, &section, &operands),
+    }
+}
+
+fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error> {
+    let control = || section.need("control", |path| Ok(PathBuf::from(path)));
+    match name {
+        "completions" => print(&completions::script(only(name, "bash or zsh", operands)?)?),
+        "decode" => decode(section, only(name, "beacon", operands)?),
+        "keygen" => keygen(section, only(name, "secret or member", operands)?),
+        "status" => {
+            none(name, operands)?;
+            let (json, watch) = (section.flag("json"), section.flag("watch"));
+            status::status(&control()?, json, watch, &mut io::stdout().lock()).map_err(Error::world)
+        }
+        "reload" => {
+            none(name, operands)?;
+            status::command(&control()?, &Request::Reload).map_err(Error::world)
+        }
+        "log" => {
+            let wanted = "error, warn, info, debug or trace";
+            let text = only(name, wanted, operands)?;
+            let level = level(text).map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
+            let time = section.get("for", values::duration)?;
+            status::command(&control()?, &Request::Log { level, time }).map_err(Error::world)
+        }
+        _ => Err(Error::text(format!("{name}: no such tool"))),
+    }
+}
+
+fn decode(section: &Section, kind: &str) -> Result<(), Error> {
+    if kind != "beacon" {
+        return Err(Error::text(format!("decode: '{kind}': wanted beacon")));
+    }
+    let file = section.text("secret-file").map(|path| secret::load(Path::new(path), true)).transpose().map_err(loading)?;
+    let fixed = section.get("now", |text| text.parse::<i64>().map_err(|_| "microseconds since 1970".to_owned()))?;
+    let decoder = decode::Decoder::new(file.as_ref(), section.need("max-skew", values::whole_seconds)?);
+    let now = || fixed.unwrap_or_else(unix_us);
+    decode::run(io::stdin().lock(), io::stdout().lock(), &decoder, now).map_err(|e| Error::world(e.to_string()))
+}
+
+fn keygen(section: &Section, what: &str) -> Result<(), Error> {
+    let key = match what {
+        "secret" => keygen::fresh_secret(),
+        "member" => {
+            let master = section.need("master", |path| Ok(PathBuf::from(path)))?;
+            let balancer = section.need("balancer", values::balancer_name)?;
+            let url = section.need("url", values::text)?;
+            keygen::member_passphrase(&master, section.flag("weak-secret"), &balancer, &url)
+        }
+        other => return Err(Error::text(format!("keygen: '{other}': wanted secret or member"))),
+    };
+    print(&format!("{}\n", *key.map_err(loading)?))
+}
+
+fn loading(e: LoadError) -> Error {
+    Error { status: e.status, message: e.message }
+}
+
+fn only<'a>(tool: &str, wanted: &str, operands: &'a [Operand]) -> Result<&'a str, Error> {
+    match operands {
+        [one] => Ok(&one.text),
+        [] => Err(Error::text(format!("{tool}: wanted {wanted}"))),
+        [_, more, ..] => {
+            Err(Error::text(format!("argument {}: '{}': wanted nothing more", more.word, more.text)))
+        }
+    }
+}
+
+fn none(tool: &str, operands: &[Operand]) -> Result<(), Error> {
+    match operands {
+        [] => Ok(()),
+        [more, ..] => Err(Error::text(format!("argument {}: '{}': {tool} takes no operand", more.word, more.text))),
+    }
+}
+
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .map_err(|e| Error::world(format!("standard output: {e}")))
+}

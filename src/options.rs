@@ -220,6 +220,13 @@ const KEYGEN: &[Opt] = &[
         help: "The balancer the member announces to.",
     },
     Opt {
+        name: "weak-secret",
+        arg: "",
+        repeat: false,
+        default: "",
+        help: "Accept a master key shorter than 22 characters.",
+    },
+    Opt {
         name: "url",
         arg: "URL",
         repeat: false,

@@ -38,12 +38,9 @@ impl Shared {
 
     /// Lets the table do what is due.
     pub fn expire(&mut self, now: Mono) {
-        let Shared { members, views, stats, .. } = self;
+        let Shared { members, stats, .. } = self;
         members.expire(now, &mut |event| {
             stats.add(counter(&event));
-            if let What::Forgotten { id, .. } = event.what {
-                views.forget(event.balancer, id);
-            }
             log(&event);
         });
     }

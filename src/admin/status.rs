@@ -80,7 +80,7 @@ impl<'a> Report<'a> {
         )?;
         let mut comma = "";
         for (sink, view) in self.shared.views.of(balancer, id) {
-            let error = view.error.as_deref().map(JsonStr);
+            let error = view.error.map(JsonStr);
             write!(out, "{comma}{}:{{\"state\":\"{}\",\"error\":{}}}", JsonStr(sink), view.state.name(), OrNull(error))?;
             comma = ",";
         }
@@ -120,7 +120,7 @@ impl<'a> Report<'a> {
             .shared
             .views
             .of(balancer, id)
-            .map(|(sink, view)| match &view.error {
+            .map(|(sink, view)| match view.error {
                 Some(error) => format!("{sink} {} ({error})", view.state.name()),
                 None => format!("{sink} {}", view.state.name()),
             })

@@ -209,6 +209,15 @@ impl Advertise {
     }
 }
 
+impl fmt::Display for Advertise {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Advertise::Fixed(url) => f.write_str(url.text()),
+            Advertise::Source { scheme, port } => write!(f, "{scheme}://:{port}"),
+        }
+    }
+}
+
 /// Reads `--schemes`: names separated by blanks.
 ///
 /// # Errors

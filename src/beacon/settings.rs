@@ -1,7 +1,7 @@
 //! What the options of `listen` and `announce` have in common: the secrets, and the urls they let pass.
 
 use super::admission::{self, Admission, Allow};
-use crate::config::{Error, Section, values};
+use crate::config::{Error, Section};
 use crate::secret::{self, Secrets};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;

@@ -4,6 +4,7 @@
 use super::section::Section;
 use super::values::{self, HostPort, balancer_name};
 use super::{Error, Shown};
+use crate::members::{Policy, WhenDeaf};
 use crate::options::Table;
 use std::time::Duration;
 
@@ -32,34 +33,6 @@ pub struct Balancer {
     pub policy: Policy,
 }
 
-/// How a balancer treats its members.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Policy {
-    /// How many members it may have.
-    pub max_members: usize,
-    /// How long dead members are remembered.
-    pub forget: Duration,
-    /// Whether its last member up is never evicted.
-    pub keep_last: bool,
-    /// What happens to evictions while nothing is heard.
-    pub when_deaf: WhenDeaf,
-    /// The longest timeout of its writers; zero if one of them never evicts.
-    pub timeout: Duration,
-    /// The largest clock difference one of its writers accepts.
-    pub max_skew: Duration,
-}
-
-/// What a balancer does with evictions while nothing is heard for it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum WhenDeaf {
-    /// Hold them until something is heard.
-    Hold,
-    /// Hold them for this long at most.
-    HoldFor(Duration),
-    /// Evict all the same.
-    Evict,
-}
-
 /// The value of `when-deaf`.
 ///
 /// # Errors
@@ -84,7 +57,7 @@ pub fn plan(roles: &[Section]) -> Result<Plan, Error> {
         let name = section.need("balancer", balancer_name)?;
         let policy = policy(section)?;
         match plan.balancers.iter().position(|b| b.name == name) {
-            Some(known) => plan.balancers[known].policy.join(policy, first[known], section)?,
+            Some(known) => join(&mut plan.balancers[known].policy, policy, first[known], section)?,
             None => {
                 plan.balancers.push(Balancer { name, policy });
                 first.push(section);
@@ -100,33 +73,31 @@ pub fn plan(roles: &[Section]) -> Result<Plan, Error> {
     Ok(plan)
 }
 
-impl Policy {
-    /// Makes one policy of this one, which `first` began, and `other`, which `section` states.
-    fn join(&mut self, other: Policy, first: &Section, section: &Section) -> Result<(), Error> {
-        let differing = [
-            ("max-members", self.max_members != other.max_members),
-            ("forget", self.forget != other.forget),
-            ("when-deaf", self.when_deaf != other.when_deaf),
-            ("keep-last", self.keep_last != other.keep_last),
-        ];
-        if let Some((name, _)) = differing.iter().find(|(_, differs)| *differs) {
-            let value = first.text(name).filter(|t| !t.is_empty());
-            let balancer = section.text("balancer").unwrap_or_default();
-            return Err(section.wrong(
-                name,
-                &format!(
-                    "what the balancer '{}' has at {}{}",
-                    Shown(balancer),
-                    first.place_of(name),
-                    value.map_or_else(String::new, |v| format!(" ({})", Shown(v)))
-                ),
-            ));
-        }
-        let never = self.timeout.is_zero() || other.timeout.is_zero();
-        self.timeout = if never { Duration::ZERO } else { self.timeout.max(other.timeout) };
-        self.max_skew = self.max_skew.max(other.max_skew);
-        Ok(())
+/// Makes one policy of `ours`, which `first` began, and `other`, which `section` states.
+fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) -> Result<(), Error> {
+    let differing = [
+        ("max-members", ours.max_members != other.max_members),
+        ("forget", ours.forget != other.forget),
+        ("when-deaf", ours.when_deaf != other.when_deaf),
+        ("keep-last", ours.keep_last != other.keep_last),
+    ];
+    if let Some((name, _)) = differing.iter().find(|(_, differs)| *differs) {
+        let value = first.text(name).filter(|t| !t.is_empty());
+        let balancer = section.text("balancer").unwrap_or_default();
+        return Err(section.wrong(
+            name,
+            &format!(
+                "what the balancer '{}' has at {}{}",
+                Shown(balancer),
+                first.place_of(name),
+                value.map_or_else(String::new, |v| format!(" ({})", Shown(v)))
+            ),
+        ));
     }
+    let never = ours.timeout.is_zero() || other.timeout.is_zero();
+    ours.timeout = if never { Duration::ZERO } else { ours.timeout.max(other.timeout) };
+    ours.max_skew = ours.max_skew.max(other.max_skew);
+    Ok(())
 }
 
 fn policy(section: &Section) -> Result<Policy, Error> {

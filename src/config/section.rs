@@ -109,15 +109,13 @@ impl Section {
         self.place(name, self.find(name).map_or(&Origin::Default, |v| &v.origin))
     }
 
-    /// Whether `other` is the same role with the same values, wherever they are written.
+    /// The section's effective text: two sections with the same one mean the same, wherever they are written.
     #[must_use]
-    pub fn same_text(&self, other: &Section) -> bool {
-        let texts = |s: &Section| -> Vec<(&str, String)> {
-            let mut all: Vec<_> = s.values.iter().map(|v| (v.opt.name, v.text.clone())).collect();
-            all.sort_by_key(|(name, _)| *name); // stable: the order of a repeated option's values counts
-            all
-        };
-        self.role.name == other.role.name && texts(self) == texts(other)
+    pub fn fingerprint(&self) -> String {
+        let mut lines: Vec<String> = self.values.iter().map(|v| format!("{} {}\n", v.opt.name, v.text)).collect();
+        // Stable: the order of a repeated option's values counts.
+        lines.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
+        format!("[{}]\n{}", self.role.name, lines.concat())
     }
 
     /// These values where they were given, `below`'s elsewhere.

@@ -1,8 +1,14 @@
 //! The sink `exec`: a command of the operator's is run for each change of a balancer's members.
+//!
+//! Here: its options and what they come to. `deliveries` knows what the command must be told, [`service`] runs it.
 
 mod deliveries;
+pub mod service;
 
+use crate::config::{Error, Section, values};
 use crate::options::{Opt, Role, Story, Table};
+use crate::reactor::Planned;
+use std::time::Duration;
 
 /// The role and its rows.
 pub const ROLE: Role = Role {
@@ -13,7 +19,11 @@ pub const ROLE: Role = Role {
     about: "Runs a command for each change, one at a time and with the latest state of the member; after a start every \
             member that is up is delivered again. The command finds BEACOND_EVENT (up, down, left or forgotten), \
             BEACOND_BALANCER, BEACOND_URL, BEACOND_HOST, BEACOND_PORT and BEACOND_WEIGHT in its environment, and all \
-            members that are up on its standard input, one URL and weight a line.",
+            members that are up on its standard input, one URL and weight a line. BEACOND_SETTLED is 1 once that list \
+            is complete, one timeout after the start; before that, and with a timeout of 0, a member that is missing \
+            may only not have been heard yet. What ends with another status than 0 is delivered again, first after \
+            1 s and then ever more slowly up to once a minute. Standard error goes to the log, 20 lines of a run at \
+            most; standard output goes nowhere.",
     options: &[
         Opt {
             name: "command",
@@ -39,3 +49,27 @@ pub const ROLE: Role = Role {
         },
     ],
 };
+
+/// What a section comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    /// The balancer whose members are followed.
+    pub balancer: String,
+    /// When a run is killed.
+    pub timeout: Duration,
+}
+
+/// Reads the section: a sink ready to start.
+///
+/// # Errors
+/// The first option that is wrong.
+pub fn plan(section: &Section) -> Result<Planned, Error> {
+    let config = Config {
+        command: section.need("command", values::command)?,
+        balancer: section.need("balancer", values::balancer_name)?,
+        timeout: section.need("exec-timeout", values::duration_from(Duration::from_millis(100)))?,
+    };
+    Ok(Planned { service: Box::new(service::Exec::new(config)), fingerprint: section.fingerprint() })
+}

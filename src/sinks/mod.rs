@@ -1,15 +1,11 @@
-//! Sinks: what follows a balancer's members, each in its own server's language.
-
-#[cfg(feature = "exec")]
-pub mod exec;
-#[cfg(feature = "haproxy")]
-pub mod haproxy;
 //! Sinks: what follows the member table. Each compares what is wanted with what its balancer really has, changes
 //! the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
 //!
 //! Here: where a member's url leads, and what the table wants of each address. The comparison is [`diff`].
 
 pub mod diff;
+#[cfg(feature = "exec")]
+pub mod exec;
 #[cfg(feature = "haproxy")]
 pub mod haproxy;
 

@@ -1,15 +1,13 @@
 //! The tool `check`: everything a start does to a configuration, short of touching the network.
 
 use crate::config::argv::Source;
-use crate::config::global::Global;
-use crate::config::plan::plan;
-use crate::config::{Config, Error, Origin, Section};
+use crate::config::{Config, Error, Origin};
 use std::io::{self, Write};
 
-/// Judges one section as its room does at a start: its values, and the files it names.
-pub type Judge<'a> = dyn Fn(&Section) -> Result<(), Error> + 'a;
+/// Judges a whole configuration as a start does, values and files, and says what is most likely not meant.
+pub type Judge = dyn Fn(&Config) -> Result<Vec<String>, Error>;
 
-/// Reads the configuration and has every room judge its sections. Writes warnings, every value in effect when `show`
+/// Reads the configuration and has it judged. Writes warnings, every value in effect when `show`
 /// is asked for, and `ok`.
 ///
 /// # Errors
@@ -18,18 +16,16 @@ pub fn run(
     source: &Source,
     show: bool,
     host: &str,
-    judge: &Judge<'_>,
+    judge: &Judge,
     out: &mut dyn Write,
 ) -> Result<(), Error> {
     let config = Config::load(source, host)?;
-    Global::from_section(&config.global)?;
-    config.roles.iter().try_for_each(judge)?;
-    let plan = plan(&config.roles)?;
+    let warnings = judge(&config)?;
     let mut print = || -> io::Result<()> {
         if show {
             write_values(&config, out)?;
         }
-        for warning in &plan.warnings {
+        for warning in &warnings {
             writeln!(out, "warning: {warning}")?;
         }
         writeln!(out, "ok")?;

@@ -1,8 +1,7 @@
 //! Commands that do one thing and end. Each is a function of plain arguments; the command line is read elsewhere.
 
-pub mod decode;
-pub mod keygen;
-//! Commands that do one thing and end.
-
 pub mod check;
 pub mod completions;
+pub mod decode;
+pub mod keygen;
+pub mod status;

@@ -230,7 +230,7 @@ pub struct Config {
 /// The first option or file that is wrong.
 pub fn plan(section: &Section) -> Result<Planned, Error> {
     let secrets = settings::secrets(section, "secret-file")?;
-    let fingerprint = settings::fingerprint(section, secrets.as_slice());
+    let fingerprint = settings::fingerprint(section, &secrets.iter().collect::<Vec<_>>());
     let mut keys: Vec<Key> = Vec::new();
     if let Some(secrets) = &secrets {
         keys.extend(secrets.list.iter().map(|secret| Key::from_secret(secret.bytes())));

@@ -3,8 +3,8 @@
 use super::receivers::Receiver;
 use super::stamp::{Stamps, jittered};
 use super::Config;
-use crate::beacon::health::{Change, Gate};
-use crate::beacon::probe::Probe;
+use crate::beacon::health::Change;
+use crate::beacon::probe::{self, Probe};
 use crate::beacon::wire::Announce;
 use crate::reactor::bank::plain;
 use crate::reactor::{Cx, Done, Job, Key, Ready, Service};
@@ -26,7 +26,7 @@ const RESOLVE: Key = Key(1);
 const GOODBYE: Key = Key(2);
 const PROBE: Key = Key(3);
 /// Lookups of the first receiver's name and on.
-const LOOKUP: usize = 4;
+const LOOKUP: usize = PROBE.0 + probe::KEYS;
 
 /// A sender.
 pub struct Announcer {
@@ -34,17 +34,12 @@ pub struct Announcer {
     receivers: Vec<Receiver>,
     stamps: Stamps,
     seq: u64,
-    health: Option<Health>,
+    probe: Option<Probe>,
     ticking: Option<TimerId>,
     /// Something was announced that no goodbye has taken back.
     known: bool,
     goodbyes_left: u32,
     draining: bool,
-}
-
-struct Health {
-    gate: Gate,
-    probe: Probe,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -57,16 +52,13 @@ impl Announcer {
     /// A sender that has not started.
     #[must_use]
     pub fn new(config: Config) -> Announcer {
-        let health = config.health.as_ref().map(|health| Health {
-            gate: Gate::new(health.rise, health.fall),
-            probe: Probe::new(health.clone(), PROBE),
-        });
+        let probe = config.health.as_ref().map(|health| Probe::new(health.clone(), PROBE));
         Announcer {
             receivers: config.addresses.iter().map(Receiver::new).collect(),
             config,
             stamps: Stamps::default(),
             seq: 0,
-            health,
+            probe,
             ticking: None,
             known: false,
             goodbyes_left: 0,
@@ -75,7 +67,7 @@ impl Announcer {
     }
 
     fn fit(&self) -> bool {
-        !self.draining && self.health.as_ref().is_none_or(|h| h.gate.is_open())
+        !self.draining && self.probe.as_ref().is_none_or(Probe::is_open)
     }
 
     /// Announces now and arms the next time.
@@ -200,17 +192,15 @@ impl Service for Announcer {
             log::warn!(target: "announce", "UNAUTHENTICATED: announcements are not signed");
         }
         self.resolve(cx);
-        if let Some(health) = &mut self.health {
-            health.probe.start(cx);
-        }
         self.announce(cx);
+        let change = self.probe.as_mut().and_then(|probe| probe.start(cx));
+        self.heed(change, cx);
         Ok(())
     }
 
-    fn ready(&mut self, key: Key, ready: Ready, cx: &mut Cx<'_>) {
-        let Some(health) = &mut self.health else { return };
-        let outcome = health.probe.ready(key, ready, cx);
-        self.judge(outcome, cx);
+    fn ready(&mut self, key: Key, _ready: Ready, cx: &mut Cx<'_>) {
+        let change = self.probe.as_mut().and_then(|probe| probe.ready(key, cx));
+        self.heed(change, cx);
     }
 
     fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
@@ -222,21 +212,18 @@ impl Service for Announcer {
             RESOLVE => self.resolve(cx),
             GOODBYE => self.goodbye(cx),
             _ => {
-                let Some(health) = &mut self.health else { return };
-                let outcome = health.probe.timer(key, cx);
-                self.judge(outcome, cx);
+                let change = self.probe.as_mut().and_then(|probe| probe.timer(key, cx));
+                self.heed(change, cx);
             }
         }
     }
 
     fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
         let Done::Resolved(found) = result else { return };
-        if key == PROBE {
-            let Some(health) = &mut self.health else { return };
-            let outcome = health.probe.resolved(found, cx);
-            return self.judge(outcome, cx);
-        }
-        let at = key.0 - LOOKUP;
+        let Some(at) = key.0.checked_sub(LOOKUP) else {
+            let change = self.probe.as_mut().and_then(|probe| probe.resolved(found, cx));
+            return self.heed(change, cx);
+        };
         let Some(receiver) = self.receivers.get_mut(at) else { return };
         receiver.resolving = false;
         match found {
@@ -253,9 +240,8 @@ impl Service for Announcer {
     }
 
     fn child_exited(&mut self, cx: &mut Cx<'_>) {
-        let Some(health) = &mut self.health else { return };
-        let outcome = health.probe.child_exited(cx);
-        self.judge(outcome, cx);
+        let change = self.probe.as_mut().and_then(|probe| probe.child_exited(cx));
+        self.heed(change, cx);
     }
 
     fn inherit(&mut self, old: Box<dyn Any>) {
@@ -263,14 +249,14 @@ impl Service for Announcer {
         self.stamps = old.stamps;
         self.seq = old.seq;
         self.known = old.known;
-        if let (Some(new), Some(old)) = (&mut self.health, &old.health) {
-            new.gate.inherit(&old.gate);
+        if let (Some(new), Some(old)) = (&mut self.probe, old.probe) {
+            new.inherit(old);
         }
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
-        if let Some(health) = &mut self.health {
-            health.probe.stop(cx);
+        if let Some(probe) = &mut self.probe {
+            probe.stop(cx);
         }
     }
 
@@ -278,6 +264,7 @@ impl Service for Announcer {
         if !std::mem::replace(&mut self.draining, true) {
             self.say_goodbye(cx);
         }
-        self.goodbyes_left == 0
+        let probed = self.probe.as_mut().is_none_or(|probe| probe.drain(cx));
+        probed && self.goodbyes_left == 0
     }
 }

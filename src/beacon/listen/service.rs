@@ -35,7 +35,7 @@ pub struct Listen {
 /// All of a receiver but its socket.
 struct Ear {
     config: Config,
-    balancer: BalancerId,
+    balancer: Option<BalancerId>,
     /// Members that an earlier configuration admitted and this one does not.
     disowned: HashSet<Vec<u8>>,
     drops: LogGate,
@@ -52,7 +52,7 @@ impl Listen {
             socket: None,
             ear: Ear {
                 config,
-                balancer: BalancerId::default(),
+                balancer: None,
                 disowned: HashSet::new(),
                 drops: LogGate::new(DROP_LINES),
             },
@@ -124,9 +124,10 @@ impl Service for Listen {
 impl Ear {
     fn start(&mut self, shared: &Shared) -> io::Result<()> {
         let balancer = &self.config.balancer;
-        self.balancer = shared.members.find(balancer).ok_or(io::ErrorKind::NotFound)?;
+        let id = shared.members.find(balancer).ok_or(io::ErrorKind::NotFound)?;
+        self.balancer = Some(id);
         let admission = &self.config.gate.admission;
-        let urls = shared.members.members(self.balancer).map(|(_, member)| member.url());
+        let urls = shared.members.members(id).map(|(_, member)| member.url());
         self.disowned = urls.filter(|url| admission.admit(url).is_err()).map(<[u8]>::to_vec).collect();
         if self.config.gate.is_unauthenticated() {
             log::warn!(
@@ -139,34 +140,42 @@ impl Ear {
 
     fn hear(&mut self, datagram: &[u8], from: SocketAddr, now: Now, shared: &mut Shared) {
         shared.stats.add(Counter::BeaconReceived);
-        let (members, id, disowned) = (&shared.members, self.balancer, &self.disowned);
+        let Some(id) = self.balancer else { return };
+        let (members, disowned) = (&shared.members, &self.disowned);
         let known = |url: &[u8]| members.knows(id, url) && (disowned.is_empty() || !disowned.contains(url));
         let result = match self.config.gate.hear(datagram, now, known) {
             Ok(heard) => {
                 log::debug!(target: "listen", "received: {} from {from}", Printable(crate::beacon::wire::text(datagram)));
-                self.act(&heard, from, now, shared)
+                self.act(id, &heard, from, now, shared)
             }
             Err(reason) => Err(reason),
         };
         if let Err(reason) = result {
-            self.drop(reason, from, now, shared);
+            self.drop(id, reason, from, now, shared);
         }
     }
 
     /// Does what an authentic datagram says.
-    fn act(&mut self, heard: &Heard<'_>, from: SocketAddr, now: Now, shared: &mut Shared) -> Result<(), Reason> {
+    fn act(
+        &self,
+        id: BalancerId,
+        heard: &Heard<'_>,
+        from: SocketAddr,
+        now: Now,
+        shared: &mut Shared,
+    ) -> Result<(), Reason> {
         let (url, outcome) = match &heard.subject {
             Subject::Nobody => {
                 shared.stats.add(Counter::BeaconHeartbeat);
-                shared.members.heartbeat(self.balancer, now.mono);
+                shared.members.heartbeat(id, now.mono);
                 return Ok(());
             }
             Subject::Here(url) => {
                 let statement = self.statement(url, heard, from);
-                (url, shared.members.announce(self.balancer, &statement, now.mono))
+                (url, shared.members.announce(id, &statement, now.mono))
             }
             Subject::Leaving(url) => {
-                (url, shared.members.leave(self.balancer, url, heard.ts, now.mono))
+                (url, shared.members.leave(id, url, heard.ts, now.mono))
             }
         };
         let (url, balancer) = (Printable(url), &self.config.balancer);
@@ -237,12 +246,12 @@ impl Ear {
         }
     }
 
-    fn drop(&mut self, reason: Reason, from: SocketAddr, now: Now, shared: &mut Shared) {
+    fn drop(&mut self, id: BalancerId, reason: Reason, from: SocketAddr, now: Now, shared: &mut Shared) {
         shared.stats.add(reason.counter());
         if reason == Reason::Empty {
             return;
         }
-        shared.members.unheard(self.balancer, silence(reason));
+        shared.members.unheard(id, silence(reason));
         log::debug!(target: "listen", "dropped an announcement from {from}: {}", reason.text());
         if let Some(count) = self.drops.pass(now.mono) {
             log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());

@@ -76,6 +76,8 @@ pub enum Next {
 pub struct Deliveries {
     members: BTreeMap<String, Entry>,
     running: Option<Delivery>,
+    /// The delivery under way went to a command that is not ours any more.
+    outdated: bool,
     /// Counts what became due, to deliver in that order.
     turn: u64,
     /// Counts the looks at the table, to notice who is missing from the latest.
@@ -91,6 +93,8 @@ struct Entry {
     turn: u64,
     failures: u32,
     not_before: Mono,
+    /// Why the last attempt failed, until one succeeds.
+    error: Option<String>,
     look: u64,
 }
 
@@ -117,7 +121,7 @@ impl Deliveries {
                     self.turn += 1;
                     let (turn, look) = (self.turn, self.look);
                     let entry =
-                        Entry { wanted: level, told, turn, failures: 0, not_before: Mono::ZERO, look };
+                        Entry { wanted: level, told, turn, failures: 0, not_before: Mono::ZERO, error: None, look };
                     self.members.insert(url.to_owned(), entry);
                 }
             }
@@ -152,33 +156,40 @@ impl Deliveries {
         Next::Run(delivery)
     }
 
-    /// The delivery under way ended, well or not. Returns when it is tried again if it failed; `random` spreads that.
-    pub fn finished(&mut self, success: bool, now: Mono, random: u64) -> Option<Mono> {
+    /// The delivery under way ended, well or with an error for `status`. Returns when it is tried again if it failed;
+    /// `random` spreads that.
+    pub fn finished(&mut self, result: Result<(), String>, now: Mono, random: u64) -> Option<Mono> {
         let Delivery { url, level } = self.running.take()?;
+        let outdated = std::mem::take(&mut self.outdated);
         let entry = self.members.get_mut(&url)?;
-        if success {
-            entry.told = Some(level);
-            entry.failures = 0;
-            entry.not_before = Mono::ZERO;
-            if level.event == Event::Forgotten && !entry.is_due() {
-                self.members.remove(&url);
+        match result {
+            Ok(()) => {
+                entry.told = (!outdated).then_some(level);
+                entry.failures = 0;
+                entry.not_before = Mono::ZERO;
+                entry.error = None;
+                if level.event == Event::Forgotten && !entry.is_due() {
+                    self.members.remove(&url);
+                }
+                None
             }
-            return None;
+            // Another state or another command: neither need wait for the failure of what it replaced.
+            Err(_) if outdated || level != entry.wanted => Some(now),
+            Err(error) => {
+                entry.error = Some(error);
+                entry.not_before = now.after(back_off(entry.failures, random));
+                entry.failures = entry.failures.saturating_add(1);
+                // Behind what else is due, so that one member's failures do not starve the others.
+                self.turn += 1;
+                entry.turn = self.turn;
+                Some(entry.not_before)
+            }
         }
-        if level != entry.wanted {
-            // Superseded while it ran: the newer state need not wait for the older one's failure.
-            return Some(now);
-        }
-        entry.not_before = now.after(back_off(entry.failures, random));
-        entry.failures = entry.failures.saturating_add(1);
-        // Behind what else is due, so that one member's failures do not starve the others.
-        self.turn += 1;
-        entry.turn = self.turn;
-        Some(entry.not_before)
     }
 
     /// Has every member that is up delivered again, as after a start: the command may be another one now.
     pub fn restart(&mut self) {
+        self.outdated = self.running.is_some();
         for entry in self.members.values_mut().filter(|e| e.wanted.event == Event::Up) {
             entry.told = None;
             entry.not_before = Mono::ZERO;
@@ -192,10 +203,10 @@ impl Deliveries {
         self.running.as_ref()
     }
 
-    /// What the command last accepted about `url`, if that is what it believes still.
+    /// What the command last accepted about `url`, if it believes that still, and why it did not accept the latest.
     #[must_use]
-    pub fn told(&self, url: &str) -> Option<Level> {
-        self.members.get(url)?.told
+    pub fn told(&self, url: &str) -> (Option<Level>, Option<&str>) {
+        self.members.get(url).map_or((None, None), |e| (e.told, e.error.as_deref()))
     }
 
     /// The members that are up, by url, with their weights.
@@ -269,18 +280,18 @@ mod tests {
         see(&mut d, &[("b", UP), ("a", UP), ("dead", DOWN)]);
         assert_eq!(d.next(Mono(0)), run("b", UP));
         assert_eq!(d.next(Mono(0)), Next::Idle, "one at a time");
-        assert_eq!(d.finished(true, Mono(1), 0), None);
+        assert_eq!(d.finished(Ok(()), Mono(1), 0), None);
         assert_eq!(d.next(Mono(1)), run("a", UP));
-        d.finished(true, Mono(2), 0);
+        d.finished(Ok(()), Mono(2), 0);
         assert_eq!(d.next(Mono(2)), Next::Idle);
         see(&mut d, &[("b", HEAVY), ("a", DOWN)]);
         assert_eq!(d.up().collect::<Vec<_>>(), [("b", 9)]);
         assert_eq!(d.next(Mono(3)), run("b", HEAVY));
-        d.finished(true, Mono(3), 0);
+        d.finished(Ok(()), Mono(3), 0);
         assert_eq!(d.next(Mono(3)), run("a", DOWN));
-        d.finished(true, Mono(3), 0);
+        d.finished(Ok(()), Mono(3), 0);
         assert_eq!(d.next(Mono(3)), run("dead", GONE));
-        d.finished(true, Mono(3), 0);
+        d.finished(Ok(()), Mono(3), 0);
         see(&mut d, &[("b", HEAVY), ("a", Level { weight: 7, ..DOWN })]);
         assert_eq!(d.next(Mono(3)), Next::Idle, "the weight of a silent member says nothing");
         assert_eq!(d.members.len(), 2);
@@ -293,9 +304,9 @@ mod tests {
         d.next(Mono(0));
         see(&mut d, &[("a", DOWN)]);
         see(&mut d, &[("a", HEAVY)]);
-        d.finished(true, Mono(0), 0);
+        d.finished(Ok(()), Mono(0), 0);
         assert_eq!(d.next(Mono(0)), run("a", HEAVY));
-        d.finished(true, Mono(0), 0);
+        d.finished(Ok(()), Mono(0), 0);
         see(&mut d, &[("a", DOWN)]);
         see(&mut d, &[("a", HEAVY)]);
         assert_eq!(d.next(Mono(0)), Next::Idle, "back to what the command knows");
@@ -306,17 +317,18 @@ mod tests {
         let mut d = Deliveries::default();
         see(&mut d, &[("a", UP), ("b", UP)]);
         d.next(Mono(0));
-        let again = d.finished(false, Mono(0), 500).unwrap();
+        let again = d.finished(Err("no".to_owned()), Mono(0), 500).unwrap();
         assert_eq!(again, Mono(1_000_000));
+        assert_eq!(d.told("a"), (None, Some("no")));
         assert_eq!(d.next(Mono(0)), run("b", UP), "the others go on");
-        d.finished(true, Mono(0), 0);
+        d.finished(Ok(()), Mono(0), 0);
         assert_eq!(d.next(Mono(0)), Next::Wait(again));
         assert_eq!(d.next(again), run("a", UP));
-        assert_eq!(d.finished(false, again, 500), Some(again.after(Duration::from_secs(2))));
+        assert_eq!(d.finished(Err("no".to_owned()), again, 500), Some(again.after(Duration::from_secs(2))));
         see(&mut d, &[("a", DOWN), ("b", UP)]);
         assert_eq!(d.next(again), run("a", DOWN));
         see(&mut d, &[("a", UP), ("b", UP)]);
-        assert_eq!(d.finished(false, again, 0), Some(again), "superseded");
+        assert_eq!(d.finished(Err("no".to_owned()), again, 0), Some(again), "superseded");
         assert_eq!(d.next(again), run("a", UP), "a failed attempt may have done half of it");
     }
 
@@ -326,13 +338,22 @@ mod tests {
         see(&mut d, &[("a", UP), ("b", UP)]);
         for _ in 0..2 {
             d.next(Mono(0));
-            d.finished(true, Mono(0), 0);
+            d.finished(Ok(()), Mono(0), 0);
         }
         see(&mut d, &[("a", UP), ("b", DOWN)]);
         d.restart();
         assert_eq!(d.next(Mono(0)), run("a", UP));
-        d.finished(true, Mono(0), 0);
+        d.finished(Ok(()), Mono(0), 0);
         assert_eq!(d.next(Mono(0)), run("b", DOWN));
+        d.restart();
+        assert_eq!(d.finished(Ok(()), Mono(0), 0), None);
+        assert_eq!(d.told("b"), (None, None), "the command that was told is another one");
+        assert_eq!(d.next(Mono(0)), run("a", UP));
+        d.finished(Ok(()), Mono(0), 0);
+        assert_eq!(d.next(Mono(0)), run("b", DOWN));
+        d.finished(Ok(()), Mono(0), 0);
+        assert_eq!(d.told("b"), (Some(DOWN), None));
+        assert_eq!(d.next(Mono(0)), Next::Idle);
     }
 
     #[test]
@@ -389,7 +410,8 @@ mod tests {
                     } else {
                         known.remove(&url);
                     }
-                    d.finished(works, now, u64::from(what));
+                    let result = if works { Ok(()) } else { Err(String::new()) };
+                    d.finished(result, now, u64::from(what));
                 }
                 look(&mut d, &table);
                 if let Next::Run(delivery) = d.next(now) {
@@ -401,7 +423,7 @@ mod tests {
                 now = now.after(Duration::from_secs(100));
                 if let Some(Delivery { url, level }) = d.running().cloned() {
                     known.insert(url, level);
-                    d.finished(true, now, 0);
+                    d.finished(Ok(()), now, 0);
                 }
                 d.next(now);
             }

@@ -1,0 +1,419 @@
+//! The health check at work: a name looked up, a connection tried, a question asked, a command run, again and again,
+//! one at a time. What a result means is the gate's ([`super::health`]); what follows from that is the announcer's.
+//!
+//! The announcer owns a [`Probe`] and forwards to it what comes in for [`KEYS`] keys. A check begins at the start and
+//! then every interval, counted from start to start; one that takes longer than the interval is followed at once.
+
+use super::health::{Change, Check, Gate, HealthConfig};
+use crate::clock::Mono;
+use crate::config::values::show_duration;
+use crate::http1::{HttpUrl, Progress, Reader, Request};
+use crate::process::{self, Child};
+use crate::reactor::bank::plain;
+use crate::reactor::{Cx, Job, Key, Registration};
+use crate::wheel::TimerId;
+use mio::Interest;
+use mio::net::TcpStream;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr};
+
+/// How many keys a probe uses, from the one it is given.
+pub const KEYS: usize = 3;
+
+/// A running health check.
+#[derive(Debug)]
+pub struct Probe {
+    config: HealthConfig,
+    gate: Gate,
+    keys: Keys,
+    stage: Stage,
+    started: Mono,
+    deadline: Option<TimerId>,
+    next: Option<TimerId>,
+    /// A lookup is under way, perhaps one that an earlier check gave up waiting for.
+    looking_up: bool,
+    /// Commands that were killed and have not ended yet.
+    killed: Vec<Child>,
+    /// Why the last check failed, if it did.
+    failing: Option<String>,
+}
+
+/// The announcer's numbers for what a probe waits for. Timers, sources and jobs may share one.
+#[derive(Clone, Copy, Debug)]
+struct Keys {
+    lookup: Key,
+    next: Key,
+    deadline: Key,
+    socket: Key,
+    pipes: process::Keys,
+}
+
+impl From<Key> for Keys {
+    fn from(Key(first): Key) -> Keys {
+        Keys {
+            lookup: Key(first),
+            next: Key(first),
+            deadline: Key(first + 1),
+            socket: Key(first),
+            pipes: process::Keys { input: Key(first + 1), errors: Key(first + 2) },
+        }
+    }
+}
+
+/// How far the check under way has come.
+#[derive(Debug)]
+enum Stage {
+    /// Between two checks.
+    Idle,
+    LookingUp,
+    Connecting { connection: Connection, others: Vec<SocketAddr> },
+    Asking { connection: Connection, unsent: Vec<u8>, reader: Reader },
+    Running(Child),
+}
+
+#[derive(Debug)]
+struct Connection {
+    stream: TcpStream,
+    registration: Registration,
+}
+
+/// What came of a step: nothing yet, or the check's result.
+type Step = Option<Result<(), String>>;
+
+impl Probe {
+    /// A probe that has not started, behind a closed gate. The keys from `first_key` are its own.
+    #[must_use]
+    pub fn new(config: HealthConfig, first_key: Key) -> Probe {
+        let gate = Gate::new(config.rise, config.fall);
+        Probe {
+            config,
+            gate,
+            keys: Keys::from(first_key),
+            stage: Stage::Idle,
+            started: Mono::ZERO,
+            deadline: None,
+            next: None,
+            looking_up: false,
+            killed: Vec::new(),
+            failing: None,
+        }
+    }
+
+    /// Whether to announce.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.gate.is_open()
+    }
+
+    /// At a reload: the gate stays as it was, so that nobody is announced less for it; what was killed is awaited.
+    pub fn inherit(&mut self, old: Probe) {
+        self.gate.inherit(&old.gate);
+        self.killed = old.killed;
+    }
+
+    /// Begins the first check.
+    pub fn start(&mut self, cx: &mut Cx<'_>) -> Option<Change> {
+        self.begin(cx)
+    }
+
+    /// A source with one of its keys is ready.
+    pub fn ready(&mut self, key: Key, cx: &mut Cx<'_>) -> Option<Change> {
+        let step = match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Connecting { connection, others } if key == self.keys.socket => {
+                self.connecting(connection, others, cx)
+            }
+            Stage::Asking { connection, unsent, reader } if key == self.keys.socket => {
+                self.ask(connection, unsent, reader, cx)
+            }
+            Stage::Running(mut child) => {
+                child.ready(key, cx, &mut |line| self.log_line(line));
+                self.go_on(Stage::Running(child))
+            }
+            other => self.go_on(other),
+        };
+        self.conclude(step, cx)
+    }
+
+    /// A timer with one of its keys is due.
+    pub fn timer(&mut self, key: Key, cx: &mut Cx<'_>) -> Option<Change> {
+        if key == self.keys.next {
+            self.next = None;
+            return self.begin(cx);
+        }
+        if key != self.keys.deadline {
+            return None;
+        }
+        self.deadline = None;
+        let what = match &self.stage {
+            Stage::Idle => return None,
+            Stage::LookingUp => "name not resolved",
+            Stage::Connecting { .. } => "no connection",
+            Stage::Asking { .. } => "no answer",
+            Stage::Running(_) => "still running and killed",
+        };
+        let reason = format!("{what} after {}", show_duration(self.config.timeout));
+        self.conclude(Some(Err(reason)), cx)
+    }
+
+    /// The lookup it asked for is done.
+    pub fn resolved(&mut self, found: io::Result<Vec<SocketAddr>>, cx: &mut Cx<'_>) -> Option<Change> {
+        self.looking_up = false;
+        if !matches!(self.stage, Stage::LookingUp) {
+            return None;
+        }
+        let step = match found {
+            Ok(found) => self.connect(found, cx),
+            Err(e) => Some(Err(plain(&e))),
+        };
+        self.conclude(step, cx)
+    }
+
+    /// A child of this process has ended, perhaps the check's.
+    pub fn child_exited(&mut self, cx: &mut Cx<'_>) -> Option<Change> {
+        self.killed.retain_mut(|child| child.exited(cx, &mut |_| {}).is_none());
+        let Stage::Running(child) = &mut self.stage else { return None };
+        let mut lines = Vec::new();
+        let exit = child.exited(cx, &mut |line| lines.push(line.to_owned()))?;
+        lines.iter().for_each(|line| self.log_line(line));
+        self.stage = Stage::Idle;
+        let result = if exit.success() { Ok(()) } else { Err(exit.to_string()) };
+        self.conclude(Some(result), cx)
+    }
+
+    /// Gives up the check under way and begins no other; `true` when nothing is left to wait for.
+    pub fn drain(&mut self, cx: &mut Cx<'_>) -> bool {
+        self.stop(cx);
+        self.killed.is_empty()
+    }
+
+    /// Gives up the check under way and begins no other.
+    pub fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.give_up(cx);
+        if let Some(timer) = self.next.take() {
+            cx.cancel(timer);
+        }
+    }
+
+    fn begin(&mut self, cx: &mut Cx<'_>) -> Option<Change> {
+        self.started = cx.now.mono;
+        self.deadline = Some(cx.arm(self.keys.deadline, cx.now.mono.after(self.config.timeout)));
+        let step = match &self.config.check {
+            Check::Tcp { host, port } | Check::Http(HttpUrl { host, port, .. }) => {
+                match host.parse::<IpAddr>() {
+                    Ok(ip) => self.connect(vec![SocketAddr::new(ip, *port)], cx),
+                    Err(_) => self.look_up(host.clone(), *port, cx),
+                }
+            }
+            Check::Exec(argv) => self.run(argv.clone(), cx),
+        };
+        self.conclude(step, cx)
+    }
+
+    /// The check goes on.
+    fn go_on(&mut self, stage: Stage) -> Step {
+        self.stage = stage;
+        None
+    }
+
+    fn look_up(&mut self, host: String, port: u16, cx: &mut Cx<'_>) -> Step {
+        if !self.looking_up && cx.offload(self.keys.lookup, Job::Resolve { host, port }).is_err() {
+            return Some(Err("too many names to resolve".to_owned()));
+        }
+        self.looking_up = true;
+        self.go_on(Stage::LookingUp)
+    }
+
+    fn run(&mut self, argv: Vec<String>, cx: &mut Cx<'_>) -> Step {
+        if !self.killed.is_empty() {
+            return Some(Err("the last run was killed and has not ended".to_owned()));
+        }
+        let command = process::Command { argv: &argv, env: &[], input: Vec::new() };
+        match Child::spawn(command, self.keys.pipes, cx) {
+            Ok(child) => self.go_on(Stage::Running(child)),
+            Err(e) => Some(Err(plain(&e))),
+        }
+    }
+
+    /// Tries the addresses one after the other.
+    fn connect(&mut self, addresses: Vec<SocketAddr>, cx: &mut Cx<'_>) -> Step {
+        let mut others = addresses;
+        others.reverse();
+        let mut error = io::Error::from(io::ErrorKind::NotFound);
+        while let Some(address) = others.pop() {
+            match open(address, self.keys.socket, cx) {
+                Ok(connection) => return self.go_on(Stage::Connecting { connection, others }),
+                Err(e) => error = e,
+            }
+        }
+        Some(Err(plain(&error)))
+    }
+
+    /// A connection has been made, or failed, or neither yet.
+    fn connecting(&mut self, connection: Connection, mut others: Vec<SocketAddr>, cx: &mut Cx<'_>) -> Step {
+        let failed = match (connection.stream.take_error(), connection.stream.peer_addr()) {
+            (Ok(None), Ok(_)) => None,
+            (Ok(None), Err(e)) if e.kind() == io::ErrorKind::NotConnected => {
+                return self.go_on(Stage::Connecting { connection, others });
+            }
+            (Ok(Some(e)) | Err(e), _) | (Ok(None), Err(e)) => Some(e),
+        };
+        match (failed, &self.config.check) {
+            (None, Check::Http(url)) => {
+                let (unsent, reader) = (question(url), Reader::new(false, 0));
+                self.ask(connection, unsent, reader, cx)
+            }
+            (None, _) => {
+                close(connection, cx);
+                Some(Ok(()))
+            }
+            (Some(error), _) => {
+                close(connection, cx);
+                if others.is_empty() {
+                    return Some(Err(plain(&error)));
+                }
+                others.reverse();
+                self.connect(others, cx)
+            }
+        }
+    }
+
+    /// Sends what is left of the question and reads the answer as far as its status.
+    fn ask(
+        &mut self,
+        mut connection: Connection,
+        mut unsent: Vec<u8>,
+        mut reader: Reader,
+        cx: &mut Cx<'_>,
+    ) -> Step {
+        let stream = &mut connection.stream;
+        let status = match send(stream, &mut unsent) {
+            // Who answers and closes early makes the sending fail; the answer counts.
+            Ok(()) => receive(stream, &mut reader, cx.scratch),
+            Err(e) => receive(stream, &mut reader, cx.scratch).and_then(|s| s.map(Some).ok_or_else(|| plain(&e))),
+        };
+        let Some(result) = status.transpose() else {
+            return self.go_on(Stage::Asking { connection, unsent, reader });
+        };
+        close(connection, cx);
+        Some(result.and_then(|status| match status {
+            200..400 => Ok(()),
+            _ => Err(format!("status {status}")),
+        }))
+    }
+
+    /// With a result the check is over: counts it and arms the next check.
+    fn conclude(&mut self, step: Step, cx: &mut Cx<'_>) -> Option<Change> {
+        let result = step?;
+        self.give_up(cx);
+        self.next = Some(cx.arm(self.keys.next, self.started.after(self.config.interval).max(cx.now.mono)));
+        let healthy = result.is_ok();
+        let check = &self.config.check;
+        match (result, &self.failing) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(_)) => {
+                log::info!(target: "announce", "check {check} passes again");
+                self.failing = None;
+            }
+            (Err(reason), Some(last)) if reason == *last => {}
+            (Err(reason), _) => {
+                log::warn!(target: "announce", "check {check} fails: {reason}");
+                self.failing = Some(reason);
+            }
+        }
+        self.gate.note(healthy)
+    }
+
+    /// Ends the check under way, wherever it is.
+    fn give_up(&mut self, cx: &mut Cx<'_>) {
+        if let Some(timer) = self.deadline.take() {
+            cx.cancel(timer);
+        }
+        match std::mem::replace(&mut self.stage, Stage::Idle) {
+            Stage::Connecting { connection, .. } | Stage::Asking { connection, .. } => close(connection, cx),
+            Stage::Running(mut child) => {
+                child.kill();
+                child.unwatch(cx);
+                self.killed.push(child);
+            }
+            Stage::Idle | Stage::LookingUp => {}
+        }
+    }
+
+    fn log_line(&self, line: &str) {
+        log::debug!(target: "announce", "check {}: {line}", self.config.check);
+    }
+}
+
+fn open(address: SocketAddr, key: Key, cx: &mut Cx<'_>) -> io::Result<Connection> {
+    let mut stream = TcpStream::connect(address)?;
+    let registration = cx.register(&mut stream, key, Interest::READABLE | Interest::WRITABLE)?;
+    Ok(Connection { stream, registration })
+}
+
+fn close(mut connection: Connection, cx: &mut Cx<'_>) {
+    cx.deregister(&mut connection.stream, connection.registration);
+}
+
+/// The request of a check.
+fn question(url: &HttpUrl) -> Vec<u8> {
+    let mut out = Vec::new();
+    let headers = [("User-Agent", "beacond"), ("Accept", "*/*")];
+    let request = Request {
+        method: "GET",
+        target: &url.target,
+        host: &url.authority,
+        headers: &headers,
+        body: None,
+        close: true,
+    };
+    request.write(&mut out).expect("the parts of a url that was read make a request");
+    out
+}
+
+/// Writes what the connection takes; what is left stays in `unsent`.
+fn send(stream: &mut TcpStream, unsent: &mut Vec<u8>) -> io::Result<()> {
+    while !unsent.is_empty() {
+        match stream.write(unsent) {
+            Ok(n) => drop(unsent.drain(..n)),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}
+
+/// Reads what there is, up to the end of the head, which is bounded: its status, or nothing yet.
+fn receive(stream: &mut TcpStream, reader: &mut Reader, scratch: &mut [u8]) -> Result<Option<u16>, String> {
+    loop {
+        let fed = match stream.read(scratch) {
+            Ok(0) => return Err("connection closed without an answer".to_owned()),
+            Ok(n) => reader.feed(scratch.get(..n).unwrap_or_default()),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(plain(&e)),
+        };
+        match (reader.status(), fed) {
+            // What is wrong with the body, if only that it is longer than nothing, is not the check's affair.
+            (Some(status), _) => return Ok(Some(status)),
+            (None, Ok(Progress::Done { response, .. })) => return Ok(Some(response.status)),
+            (None, Ok(Progress::More)) => {}
+            (None, Err(e)) => return Err(e.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_url_that_reads_makes_a_request() {
+        for text in ["http://a", "http://[::1]:81/x?y=%20&z", "http://a_b.c-d:/?\"<>", "http://10.0.0.1/~`^{|}"] {
+            let url = HttpUrl::parse(text).unwrap();
+            let sent = String::from_utf8(question(&url)).unwrap();
+            assert!(sent.starts_with(&format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.target, url.authority)));
+            assert!(sent.contains("Connection: close\r\n") && sent.ends_with("\r\n\r\n"));
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! The tools that speak to a running daemon: `status`, `reload`, `log`.
+
+use crate::admin::client::ask;
+use crate::admin::request::Request;
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+/// Prints the report of the daemon at `control`; with `watch`, again every second until it is interrupted.
+///
+/// # Errors
+/// Why there is no report, in one line.
+pub fn status(control: &Path, json: bool, watch: bool, out: &mut dyn Write) -> Result<(), String> {
+    let request = Request::Status { json };
+    if !watch {
+        return print(out, &ask(control, &request)?);
+    }
+    loop {
+        match ask(control, &request) {
+            Ok(report) if json => print(out, &report)?,
+            Ok(report) => print(out, &format!("{HOME}{report}"))?,
+            // It may be restarting: that is what one watches.
+            Err(why) => print(out, &format!("{HOME}{why}\n"))?,
+        }
+        pause();
+    }
+}
+
+/// Has the daemon do something that has no report.
+///
+/// # Errors
+/// Why it did not, in one line.
+pub fn command(control: &Path, request: &Request) -> Result<(), String> {
+    ask(control, request).map(drop)
+}
+
+/// Clears a terminal and puts its cursor into the first line (ECMA-48).
+const HOME: &str = "\x1b[H\x1b[2J";
+
+fn print(out: &mut dyn Write, text: &str) -> Result<(), String> {
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|e: io::Error| format!("standard output: {e}"))
+}
+
+#[expect(clippy::disallowed_methods, reason = "a client process has no loop")]
+fn pause() {
+    std::thread::sleep(Duration::from_secs(1));
+}
