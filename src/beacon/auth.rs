@@ -5,8 +5,9 @@
 //! the allowed skew away, in either direction. Never reads a clock, never looks at other fields than `mac=` and `ts=`.
 
 use super::Reason;
-use super::wire::{self, Body, MAC_LEN, MAC_MARK};
+use super::wire::{self, Announce, Body, MAC_LEN, MAC_MARK};
 use crate::clock::micros;
+use crate::url::Url;
 use md5::{Digest, Md5};
 use siphasher::sip::SipHasher24;
 use std::fmt;
@@ -169,6 +170,7 @@ pub fn fuzz_beacon_unverified(data: &[u8]) {
         assert!(value.is_empty() || text.windows(value.len()).any(|w| w == value));
     }
     assert!(parsed.weight <= wire::MAX_WEIGHT && parsed.every != Some(Duration::ZERO));
+    writes_what_was_read(&parsed);
     if datagram.len() > wire::MAX_TEXT {
         return;
     }
@@ -177,6 +179,35 @@ pub fn fuzz_beacon_unverified(data: &[u8]) {
         Ok(verified) => assert_eq!((verified.body, Some(verified.ts)), (parsed, ts)),
         Err(reason) => assert_eq!((reason, ts), (Reason::NoTs, None)),
     }
+}
+
+/// Announces what was read, as far as a sender could have, and reads that again.
+fn writes_what_was_read(read: &Body<'_>) {
+    let word =
+        |bytes| str::from_utf8(bytes).ok().filter(|text: &&str| text.bytes().all(|b| b.is_ascii_graphic()));
+    let url = read.url.and_then(|raw| Url::parse(raw).ok());
+    let said = Announce {
+        url: url.as_ref(),
+        host: word(read.host).unwrap_or_default(),
+        pid: read.pid,
+        seq: read.seq,
+        ts: read.ts.unwrap_or(0),
+        every: read.every,
+        weight: Some(read.weight),
+        to: read.to.and_then(word),
+    };
+    let expected = Body {
+        url: said.url.map(|url| url.text().as_bytes()),
+        leave: None,
+        host: said.host.as_bytes(),
+        ts: Some(said.ts),
+        to: said.to.map(str::as_bytes),
+        ..*read
+    };
+    assert_eq!(Body::parse(&said.to_text()), expected);
+    let goodbye =
+        Body { url: None, leave: expected.url, every: None, weight: wire::DEFAULT_WEIGHT, ..expected };
+    assert_eq!(Body::parse(&said.to_goodbye()), goodbye);
 }
 
 #[cfg(test)]

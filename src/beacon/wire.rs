@@ -267,11 +267,20 @@ fn read_number(bytes: &[u8]) -> i64 {
         _ => (false, bytes),
     };
     let mut value: i64 = 0;
-    for digit in digits.iter().map_while(|b| b.is_ascii_digit().then(|| i64::from(b - b'0'))) {
+    for (nth, digit) in digits.iter().map_while(|&b| digit(b)).enumerate() {
         // Counted downwards for a minus sign, so that the lowest number is reached as well.
-        value = value.saturating_mul(10).saturating_add(if negative { -digit } else { digit });
+        let digit = if negative { -i64::from(digit) } else { i64::from(digit) };
+        value = match nth {
+            // Eighteen digits always fit; microseconds since the epoch have sixteen.
+            0..18 => value * 10 + digit,
+            _ => value.saturating_mul(10).saturating_add(digit),
+        };
     }
     value
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    byte.is_ascii_digit().then(|| byte - b'0')
 }
 
 /// One or more decimal digits and nothing else.
@@ -279,10 +288,7 @@ fn read_digits(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;
     }
-    bytes.iter().try_fold(0u64, |value, &b| {
-        let digit = b.is_ascii_digit().then(|| u64::from(b - b'0'))?;
-        value.checked_mul(10)?.checked_add(digit)
-    })
+    bytes.iter().try_fold(0u64, |value, &b| value.checked_mul(10)?.checked_add(digit(b)?.into()))
 }
 
 fn read_weight(bytes: &[u8]) -> Option<u16> {
