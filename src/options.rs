@@ -233,13 +233,6 @@ const KEYGEN: &[Opt] = &[
         default: "",
         help: "The URL the member announces: the only one its passphrase can sign for.",
     },
-    Opt {
-        name: "weak-secret",
-        arg: "",
-        repeat: false,
-        default: "",
-        help: "Accept a master key shorter than 22 characters.",
-    },
 ];
 
 const LOG: &[Opt] = &[
