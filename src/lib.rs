@@ -24,6 +24,7 @@ pub mod daemon;
 pub mod help;
 pub mod http1;
 pub mod logging;
+pub mod man;
 pub mod members;
 pub mod options;
 pub mod process;

@@ -3,9 +3,11 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use beacond::config::argv::{self, Invocation, Source};
-use beacond::config::plan::{WhenDeaf, plan};
+use beacond::config::global::Global;
+use beacond::config::plan::plan;
 use beacond::config::values::{self, HostPort};
 use beacond::config::{Config, Error, Section, file, grammar::fuzz_config};
+use beacond::members::WhenDeaf;
 use beacond::options;
 use beacond::tools::check;
 use proptest::prelude::*;
@@ -395,6 +397,10 @@ fn sections_that_do_not_fit_together() {
             "argument 8 (--when-deaf): 'evict': wanted what the balancer 'default' has at argument 2 \
              (--when-deaf) (hold:5)",
         ),
+        (
+            "listen --max-members 0",
+            "argument 2 (--max-members): '0': wanted a whole number from 1 to 1048576",
+        ),
         ("listen --when-deaf never", "argument 2 (--when-deaf): 'never': wanted hold, hold:TIME or evict"),
         (
             "listen --listen :5555 --balancer a + listen",
@@ -411,7 +417,7 @@ fn sections_that_do_not_fit_together() {
 
 #[test]
 fn check_shows_every_value_and_its_origin() {
-    let check = |words: &[&str], judge: &check::Judge<'_>| {
+    let check = |words: &[&str], judge: &check::Judge| {
         let Invocation::Check(own, source) = invocation(words).unwrap() else { panic!() };
         let mut out = Vec::new();
         let checked = check::run(&source, own.flag("show"), HOST, judge, &mut out);
@@ -421,7 +427,7 @@ fn check_shows_every_value_and_its_origin() {
     let path = folder.path().join("a.conf");
     fs::write(&path, "[listen]\ntimeout 5\nkeep-last\n[haproxy]\nsocket s\nbackend b\n").unwrap();
     let path = path.to_str().unwrap();
-    let shown = check(&["check", "--show", "--log-stamp", "-c", path], &|_| Ok(())).unwrap();
+    let shown = check(&["check", "--show", "--log-stamp", "-c", path], &|_| Ok(vec![])).unwrap();
     let lines: Vec<&str> = shown.lines().collect();
     let first =
         ["log-level info  (default)", "log-stamp  (argument 3)", "", &format!("[listen]  ({path}:1)")];
@@ -430,16 +436,20 @@ fn check_shows_every_value_and_its_origin() {
     assert!(lines.contains(&format!("keep-last  ({path}:3)").as_str()), "{shown}");
     assert!(lines.contains(&"max-skew 30  (default)"), "{shown}");
     assert_eq!(lines.last(), Some(&"ok"));
-    assert_eq!(check(&["check", "-c", path], &|_| Ok(())).unwrap(), "ok\n");
+    assert_eq!(check(&["check", "-c", path], &|_| Ok(vec![])).unwrap(), "ok\n");
+    let warned = check(&["check", "listen"], &|c| plan(&c.roles).map(|p| p.warnings));
     assert_eq!(
-        check(&["check", "listen"], &|_| Ok(())).unwrap(),
+        warned.unwrap(),
         "warning: argument 2 (listen): --balancer: nothing follows the balancer 'default': its members are \
          only logged\nok\n"
     );
-    let refused = check(&["check", "listen"], &|s| Err(s.wrong("secret-file", "one")));
+    let refused = check(&["check", "listen"], &|c| Err(c.roles[0].wrong("secret-file", "one")));
     assert_eq!(refused, Err(Error::text("argument 2 (listen): --secret-file: wanted one")));
-    let loud = check(&["check", "--log-level", "loud", "listen"], &|_| Ok(())).unwrap_err();
-    assert_eq!(loud.message, "argument 2 (--log-level): 'loud': wanted error, warn, info, debug or trace");
+    let loud = check(&["check", "--log-level", "loud", "listen"], &|c| {
+        Global::from_section(&c.global).map(|_| vec![])
+    });
+    let wanted = "argument 2 (--log-level): 'loud': wanted error, warn, info, debug or trace";
+    assert_eq!(loud, Err(Error::text(wanted)));
 }
 
 #[test]

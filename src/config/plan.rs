@@ -4,7 +4,7 @@
 use super::section::Section;
 use super::values::{self, HostPort, balancer_name};
 use super::{Error, Shown};
-use crate::members::{Policy, WhenDeaf};
+use crate::members::{MAX_MEMBERS, Policy, WhenDeaf};
 use crate::options::Table;
 use std::time::Duration;
 
@@ -102,13 +102,18 @@ fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) ->
 
 fn policy(section: &Section) -> Result<Policy, Error> {
     Ok(Policy {
-        max_members: section.need("max-members", values::count)?,
+        max_members: section.need("max-members", max_members)?,
         forget: section.need("forget", values::duration)?,
         keep_last: section.flag("keep-last"),
         when_deaf: section.need("when-deaf", when_deaf)?,
         timeout: section.need("timeout", values::duration)?,
         max_skew: section.need("max-skew", values::whole_seconds)?,
     })
+}
+
+fn max_members(value: &str) -> Result<usize, String> {
+    let count = values::count(value).ok().filter(|n| *n <= MAX_MEMBERS);
+    count.ok_or_else(|| format!("a whole number from 1 to {MAX_MEMBERS}"))
 }
 
 /// Where a `listen` section receives: what it says, and the defaults for the parts it leaves out.
