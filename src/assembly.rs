@@ -29,11 +29,11 @@ pub struct Assembly {
 /// Why there is none.
 pub type Resolve<'a> = dyn FnMut(&str) -> Result<IpAddr, String> + 'a;
 
-/// Makes services of all sections.
+/// Makes services of all sections, for a process in `groups`: a secret file may be readable by one of them.
 ///
 /// # Errors
 /// The first value or file that is wrong.
-pub fn assemble(config: &Config, resolve: &mut Resolve<'_>) -> Result<Assembly, Error> {
+pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> Result<Assembly, Error> {
     let facts = plan::plan(&config.roles)?;
     let mut assembly = Assembly {
         plan: Plan { services: Vec::new(), balancers: facts.balancers.iter().map(policy).collect() },
@@ -42,7 +42,7 @@ pub fn assemble(config: &Config, resolve: &mut Resolve<'_>) -> Result<Assembly, 
     };
     for (section, address) in config.roles.iter().zip(facts.addresses) {
         let address = address.map(|at| find(section, &at, resolve)).transpose()?;
-        assembly.plan.services.push(service(section, address)?);
+        assembly.plan.services.push(service(section, address, groups)?);
         if section.role().table == Table::Writes {
             let balancer = section.need("balancer", crate::config::values::balancer_name)?;
             assembly.admissions.push((balancer, settings::admission(section)?));
@@ -51,12 +51,12 @@ pub fn assemble(config: &Config, resolve: &mut Resolve<'_>) -> Result<Assembly, 
     Ok(assembly)
 }
 
-fn service(section: &Section, address: Option<SocketAddr>) -> Result<Planned, Error> {
+fn service(section: &Section, address: Option<SocketAddr>, groups: &[u32]) -> Result<Planned, Error> {
     match (section.role().name, address) {
         #[cfg(feature = "listen")]
-        ("listen", Some(address)) => crate::beacon::listen::plan(section, address),
+        ("listen", Some(address)) => crate::beacon::listen::plan(section, address, groups),
         #[cfg(feature = "announce")]
-        ("announce", _) => crate::beacon::announce::plan(section),
+        ("announce", _) => crate::beacon::announce::plan(section, groups),
         #[cfg(feature = "haproxy")]
         ("haproxy", _) => crate::sinks::haproxy::plan(section),
         #[cfg(feature = "exec")]

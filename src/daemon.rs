@@ -10,8 +10,9 @@ use crate::logging;
 use crate::reactor::bank::{answers_at, plain};
 use crate::reactor::offload::resolve;
 use crate::reactor::{LogPipe, Plan, Planned, Reactor};
+use crate::secret::own_groups;
 use crate::state::State;
-use nix::unistd::{AccessFlags, User, access, chown, initgroups, setgid, setuid};
+use nix::unistd::{AccessFlags, Gid, User, access, chown, geteuid, getgrouplist, initgroups, setgid, setuid};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
@@ -62,9 +63,9 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
 /// # Errors
 /// The first thing that is wrong.
 pub fn judge(config: &Config) -> Result<Vec<String>, Error> {
-    Global::from_section(&config.global)?;
+    let global = Global::from_section(&config.global)?;
     let unresolved = &mut |_: &str| Ok(IpAddr::from([0, 0, 0, 0]));
-    Ok(assembly::assemble(config, unresolved)?.warnings)
+    Ok(assembly::assemble(config, &groups(&global), unresolved)?.warnings)
 }
 
 /// What is needed to plan again at a reload.
@@ -96,7 +97,7 @@ impl Planner {
                 Ok(ip)
             }
         };
-        let assembly = assembly::assemble(config, &mut look_up)?;
+        let assembly = assembly::assemble(config, &groups(&self.global), &mut look_up)?;
         for warning in &assembly.warnings {
             log::warn!(target: "beacond", "{warning}");
         }
@@ -109,7 +110,8 @@ impl Planner {
         if let Some(path) = &self.global.state {
             let max_skew = plan.balancers.iter().map(|(_, policy)| policy.max_skew).max();
             let rules = format!("{:?}", assembly.admissions);
-            let state = State::new(path.clone(), assembly.admissions, max_skew.unwrap_or(Duration::from_secs(30)));
+            let state =
+                State::new(path.clone(), assembly.admissions, max_skew.unwrap_or(Duration::from_secs(30)));
             // First, so that the table is there before anybody writes or reads it.
             plan.services.insert(0, Planned { service: Box::new(state), fingerprint: rules });
         }
@@ -150,6 +152,16 @@ fn control_path(global: &Global) -> Result<Option<PathBuf>, Error> {
     Ok(usable.then(|| path.to_owned()))
 }
 
+/// The groups that the process is in, or will be in once it has become its user.
+fn groups(global: &Global) -> Vec<u32> {
+    let user = global.user.as_deref().filter(|_| geteuid().is_root());
+    let login = user.and_then(|name| Some((CString::new(name).ok()?, User::from_name(name).ok()??)));
+    match login.and_then(|(name, user)| getgrouplist(&name, user.gid).ok()) {
+        Some(groups) => groups.into_iter().map(Gid::as_raw).collect(),
+        None => own_groups(),
+    }
+}
+
 /// Gives up root for good. The control socket goes along, so that it can be removed at the end.
 fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
     let fail = |why: String| Error::world(format!("cannot become user {name}: {why}"));
@@ -157,7 +169,8 @@ fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
         .map_err(|e| fail(e.desc().to_owned()))?
         .ok_or_else(|| fail("no such user".to_owned()))?;
     if let Some(path) = control {
-        chown(path, Some(user.uid), Some(user.gid)).map_err(|e| fail(format!("{}: {}", path.display(), e.desc())))?;
+        chown(path, Some(user.uid), Some(user.gid))
+            .map_err(|e| fail(format!("{}: {}", path.display(), e.desc())))?;
     }
     let login = CString::new(name).map_err(|_| fail("no such user".to_owned()))?;
     initgroups(&login, user.gid)

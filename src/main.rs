@@ -1,7 +1,8 @@
 //! The `beacond` program: which of its commands to run, and how it ends.
 
-use beacond::admin::request::{Request, level};
+use beacond::admin::request::Request;
 use beacond::config::argv::{Invocation, Operand, invocation};
+use beacond::config::global::level;
 use beacond::config::values;
 use beacond::config::{Error, Section};
 use beacond::reactor::unix_us;
@@ -55,7 +56,8 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
         "log" => {
             let wanted = "error, warn, info, debug or trace";
             let text = only(name, wanted, operands)?;
-            let level = level(text).map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
+            let level =
+                level(text).map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
             let time = section.get("for", values::duration)?;
             status::command(&control()?, &Request::Log { level, time }).map_err(Error::world)
         }
@@ -67,11 +69,17 @@ fn decode(section: &Section, kind: &str) -> Result<(), Error> {
     if kind != "beacon" {
         return Err(Error::text(format!("decode: '{kind}': wanted beacon")));
     }
-    let file = section.text("secret-file").map(|path| secret::load(Path::new(path), true)).transpose().map_err(loading)?;
-    let fixed = section.get("now", |text| text.parse::<i64>().map_err(|_| "microseconds since 1970".to_owned()))?;
+    let file = section
+        .text("secret-file")
+        .map(|path| secret::load(Path::new(path), true))
+        .transpose()
+        .map_err(loading)?;
+    let fixed =
+        section.get("now", |text| text.parse::<i64>().map_err(|_| "microseconds since 1970".to_owned()))?;
     let decoder = decode::Decoder::new(file.as_ref(), section.need("max-skew", values::whole_seconds)?);
     let now = || fixed.unwrap_or_else(unix_us);
-    decode::run(io::stdin().lock(), io::stdout().lock(), &decoder, now).map_err(|e| Error::world(e.to_string()))
+    decode::run(io::stdin().lock(), io::stdout().lock(), &decoder, now)
+        .map_err(|e| Error::world(e.to_string()))
 }
 
 fn keygen(section: &Section, what: &str) -> Result<(), Error> {
@@ -105,7 +113,9 @@ fn only<'a>(tool: &str, wanted: &str, operands: &'a [Operand]) -> Result<&'a str
 fn none(tool: &str, operands: &[Operand]) -> Result<(), Error> {
     match operands {
         [] => Ok(()),
-        [more, ..] => Err(Error::text(format!("argument {}: '{}': {tool} takes no operand", more.word, more.text))),
+        [more, ..] => {
+            Err(Error::text(format!("argument {}: '{}': {tool} takes no operand", more.word, more.text)))
+        }
     }
 }
 

@@ -297,7 +297,10 @@ mod tests {
 
     #[test]
     fn lines_however_they_arrive() {
-        assert_eq!(lines(&[b"one\r\ntw", b"o\n", b"\n\x1b[31mred", b"", b"!"]), ["one", "two", "%1B[31mred!"]);
+        assert_eq!(
+            lines(&[b"one\r\ntw", b"o\n", b"\n\x1b[31mred", b"", b"!"]),
+            ["one", "two", "%1B[31mred!"]
+        );
         assert!(lines(&[]).is_empty());
     }
 

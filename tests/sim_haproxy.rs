@@ -543,7 +543,8 @@ impl Model {
         if std::env::var("SEED").is_ok() {
             println!("{:.3} restart", self.now.0 as f64 / 1e6);
         }
-        self.served.extend(self.servers.values().filter(|row| row.fresh || row.admin == 0).map(|row| row.addr));
+        self.served
+            .extend(self.servers.values().filter(|row| row.fresh || row.admin == 0).map(|row| row.addr));
         self.servers.clear();
         self.load();
     }

@@ -30,7 +30,9 @@ pub fn ask(path: &Path, request: &Request) -> Result<String, String> {
     })?;
     match reply.split_once('\n') {
         Some(("ok", rest)) => Ok(rest.to_owned()),
-        Some((first, _)) => Err(first.strip_prefix("error ").unwrap_or("not an answer of beacond").to_owned()),
+        Some((first, _)) => {
+            Err(first.strip_prefix("error ").unwrap_or("not an answer of beacond").to_owned())
+        }
         None => Err(format!("{}: closed without an answer", path.display())),
     }
 }

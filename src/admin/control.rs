@@ -12,6 +12,7 @@ use mio::Interest;
 use mio::net::{UnixListener, UnixStream};
 use slab::Slab;
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -103,8 +104,7 @@ impl Control {
                 }
             }
         }
-        let over = self.clients.get_mut(at).is_some_and(Client::write_reply);
-        if over {
+        if self.clients.get_mut(at).is_some_and(Client::finish) {
             self.close(at, cx);
         }
     }
@@ -229,6 +229,25 @@ impl Client {
             }
             if self.line.len() > LINE {
                 return Progress::Line(String::new());
+            }
+        }
+    }
+
+    /// Writes on, then waits for the client to close: to close first with bytes unread would reset the connection
+    /// and might take the reply with it. `true` when it is over.
+    fn finish(&mut self) -> bool {
+        if !self.write_reply() {
+            return false;
+        }
+        let _ = self.stream.shutdown(Shutdown::Write);
+        let mut rest = [0; LINE];
+        loop {
+            match self.stream.read(&mut rest) {
+                Ok(0) => return true,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return true,
             }
         }
     }

@@ -6,6 +6,7 @@
 //!
 //! Pure: parses and prints.
 
+use crate::config::global::level;
 use crate::config::values;
 use log::LevelFilter;
 use std::fmt;
@@ -41,10 +42,10 @@ impl Request {
             ["status"] => Ok(Request::Status { json: false }),
             ["status", "json"] => Ok(Request::Status { json: true }),
             ["reload"] => Ok(Request::Reload),
-            ["log", level] => Ok(Request::Log { level: self::level(level)?, time: None }),
-            ["log", level, "for", time] => {
+            ["log", name] => Ok(Request::Log { level: named(name)?, time: None }),
+            ["log", name, "for", time] => {
                 let time = values::duration(time).map_err(|wanted| format!("'{time}': wanted {wanted}"))?;
-                Ok(Request::Log { level: self::level(level)?, time: Some(time) })
+                Ok(Request::Log { level: named(name)?, time: Some(time) })
             }
             _ => Err("wanted: status | status json | reload | log LEVEL [for TIME]".to_owned()),
         }
@@ -65,19 +66,8 @@ impl fmt::Display for Request {
     }
 }
 
-/// The name of a log level.
-///
-/// # Errors
-/// What is wanted.
-pub fn level(name: &str) -> Result<LevelFilter, String> {
-    match name {
-        "error" => Ok(LevelFilter::Error),
-        "warn" => Ok(LevelFilter::Warn),
-        "info" => Ok(LevelFilter::Info),
-        "debug" => Ok(LevelFilter::Debug),
-        "trace" => Ok(LevelFilter::Trace),
-        _ => Err("error, warn, info, debug or trace".to_owned()),
-    }
+fn named(name: &str) -> Result<LevelFilter, String> {
+    level(name).map_err(|wanted| format!("'{name}': wanted {wanted}"))
 }
 
 #[cfg(test)]
@@ -94,7 +84,9 @@ mod tests {
 
     #[test]
     fn anything_else_is_explained() {
-        for line in ["", "statu", "status xml", "log", "log loud", "log info for", "log info for x", "reload now"] {
+        for line in
+            ["", "statu", "status xml", "log", "log loud", "log info for", "log info for x", "reload now"]
+        {
             assert!(!Request::parse(line).unwrap_err().is_empty(), "{line}");
         }
     }

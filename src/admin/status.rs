@@ -38,7 +38,11 @@ impl<'a> Report<'a> {
 
     fn write_json(&self, out: &mut String) -> fmt::Result {
         let uptime = self.now.since(self.shared.started).as_secs();
-        write!(out, "{{\"version\":{},\"uptime_s\":{uptime},\"balancers\":{{", JsonStr(env!("CARGO_PKG_VERSION")))?;
+        write!(
+            out,
+            "{{\"version\":{},\"uptime_s\":{uptime},\"balancers\":{{",
+            JsonStr(env!("CARGO_PKG_VERSION"))
+        )?;
         let mut comma = "";
         for (id, name) in self.shared.members.balancers() {
             let deaf = self.shared.members.deafness(id).map(|d| self.now.since(d.since).as_secs());
@@ -62,7 +66,13 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn member_json(&self, out: &mut String, balancer: BalancerId, id: MemberId, member: &Member) -> fmt::Result {
+    fn member_json(
+        &self,
+        out: &mut String,
+        balancer: BalancerId,
+        id: MemberId,
+        member: &Member,
+    ) -> fmt::Result {
         let every = member.every().map(|e| e.as_secs_f64());
         write!(
             out,
@@ -81,7 +91,13 @@ impl<'a> Report<'a> {
         let mut comma = "";
         for (sink, view) in self.shared.views.of(balancer, id) {
             let error = view.error.map(JsonStr);
-            write!(out, "{comma}{}:{{\"state\":\"{}\",\"error\":{}}}", JsonStr(sink), view.state.name(), OrNull(error))?;
+            write!(
+                out,
+                "{comma}{}:{{\"state\":\"{}\",\"error\":{}}}",
+                JsonStr(sink),
+                view.state.name(),
+                OrNull(error)
+            )?;
             comma = ",";
         }
         out.push_str("}}");
@@ -95,16 +111,26 @@ impl<'a> Report<'a> {
             let (up, all) = (self.shared.members.up(id), self.shared.members.count(id));
             write!(out, "\nbalancer://{name}: {up} of {all} up")?;
             if let Some(deaf) = self.shared.members.deafness(id) {
-                write!(out, "; DEAF for {} ({})", Span(self.now.since(deaf.since).as_secs()), deaf.reason.text())?;
+                write!(
+                    out,
+                    "; DEAF for {} ({})",
+                    Span(self.now.since(deaf.since).as_secs()),
+                    deaf.reason.text()
+                )?;
             }
             out.push('\n');
-            let rows: Vec<[String; 7]> = self.sorted(id).map(|(mid, member)| self.row(id, mid, member)).collect();
+            let rows: Vec<[String; 7]> =
+                self.sorted(id).map(|(mid, member)| self.row(id, mid, member)).collect();
             if !rows.is_empty() {
                 table(out, &rows)?;
             }
         }
-        let dropped: Vec<_> =
-            self.shared.stats.iter().filter(|(name, count)| name.starts_with("beacon.drop.") && *count > 0).collect();
+        let dropped: Vec<_> = self
+            .shared
+            .stats
+            .iter()
+            .filter(|(name, count)| name.starts_with("beacon.drop.") && *count > 0)
+            .collect();
         if !dropped.is_empty() {
             out.push_str("\ndropped:");
             for (name, count) in dropped {

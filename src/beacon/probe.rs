@@ -66,8 +66,15 @@ enum Stage {
     /// Between two checks.
     Idle,
     LookingUp,
-    Connecting { connection: Connection, others: Vec<SocketAddr> },
-    Asking { connection: Connection, unsent: Vec<u8>, reader: Reader },
+    Connecting {
+        connection: Connection,
+        others: Vec<SocketAddr>,
+    },
+    Asking {
+        connection: Connection,
+        unsent: Vec<u8>,
+        reader: Reader,
+    },
     Running(Child),
 }
 
@@ -289,7 +296,9 @@ impl Probe {
         let status = match send(stream, &mut unsent) {
             // Who answers and closes early makes the sending fail; the answer counts.
             Ok(()) => receive(stream, &mut reader, cx.scratch),
-            Err(e) => receive(stream, &mut reader, cx.scratch).and_then(|s| s.map(Some).ok_or_else(|| plain(&e))),
+            Err(e) => {
+                receive(stream, &mut reader, cx.scratch).and_then(|s| s.map(Some).ok_or_else(|| plain(&e)))
+            }
         };
         let Some(result) = status.transpose() else {
             return self.go_on(Stage::Asking { connection, unsent, reader });
@@ -409,7 +418,9 @@ mod tests {
 
     #[test]
     fn every_url_that_reads_makes_a_request() {
-        for text in ["http://a", "http://[::1]:81/x?y=%20&z", "http://a_b.c-d:/?\"<>", "http://10.0.0.1/~`^{|}"] {
+        for text in
+            ["http://a", "http://[::1]:81/x?y=%20&z", "http://a_b.c-d:/?\"<>", "http://10.0.0.1/~`^{|}"]
+        {
             let url = HttpUrl::parse(text).unwrap();
             let sent = String::from_utf8(question(&url)).unwrap();
             assert!(sent.starts_with(&format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.target, url.authority)));

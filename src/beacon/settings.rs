@@ -6,14 +6,15 @@ use crate::secret::{self, Secrets};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-/// Opens the file that the option `name` names, if it was given; odd lines are logged.
+/// Opens the file that the option `name` names, if it was given, for a process in `groups`; odd lines are logged.
 ///
 /// # Errors
 /// A file that is missing, open to others, or without a fit secret.
-pub fn secrets(section: &Section, name: &str) -> Result<Option<Secrets>, Error> {
+pub fn secrets(section: &Section, name: &str, groups: &[u32]) -> Result<Option<Secrets>, Error> {
     let Some(path) = section.text(name) else { return Ok(None) };
-    let secrets = secret::load(Path::new(path), section.flag("weak-secret"))
-        .map_err(|e| Error { status: e.status, message: format!("{}: {}", section.place_of(name), e.message) })?;
+    let secrets = secret::load_for(Path::new(path), section.flag("weak-secret"), groups).map_err(|e| {
+        Error { status: e.status, message: format!("{}: {}", section.place_of(name), e.message) }
+    })?;
     for warning in &secrets.warnings {
         log::warn!(target: section.role().name, "secret file {path}: {warning}");
     }

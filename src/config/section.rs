@@ -112,7 +112,8 @@ impl Section {
     /// The section's effective text: two sections with the same one mean the same, wherever they are written.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut lines: Vec<String> = self.values.iter().map(|v| format!("{} {}\n", v.opt.name, v.text)).collect();
+        let mut lines: Vec<String> =
+            self.values.iter().map(|v| format!("{} {}\n", v.opt.name, v.text)).collect();
         // Stable: the order of a repeated option's values counts.
         lines.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
         format!("[{}]\n{}", self.role.name, lines.concat())

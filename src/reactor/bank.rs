@@ -65,7 +65,8 @@ impl Bank {
     }
 
     pub(super) fn take(&mut self, spec: &SocketSpec) -> io::Result<Socket> {
-        let at = self.idle.iter().position(|(s, _)| s == spec).ok_or(io::ErrorKind::NotFound)?;
+        // The last one given back: a restarted service gets its predecessor's, even if others ask for port 0 too.
+        let at = self.idle.iter().rposition(|(s, _)| s == spec).ok_or(io::ErrorKind::NotFound)?;
         let (spec, socket) = self.idle.swap_remove(at);
         self.lent.push(spec);
         Ok(socket)
@@ -117,8 +118,7 @@ pub fn answers_at(path: &Path) -> bool {
 /// # Errors
 /// What the kernel says: no route to `to`, or no descriptor left.
 pub fn connect_udp(to: SocketAddr) -> io::Result<UdpSocket> {
-    let any: IpAddr =
-        if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let any: IpAddr = if to.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
     socket.connect(to)?;
     Ok(socket)
@@ -162,7 +162,10 @@ fn open(spec: &SocketSpec) -> io::Result<Socket> {
 fn open_unix(path: &Path) -> io::Result<UnixListener> {
     if let Ok(meta) = fs::symlink_metadata(path) {
         if !meta.file_type().is_socket() {
-            return Err(io::Error::new(io::ErrorKind::AlreadyExists, "a file that is not a socket is in the way"));
+            return Err(io::Error::new(
+                io::ErrorKind::AlreadyExists,
+                "a file that is not a socket is in the way",
+            ));
         }
         if answers_at(path) {
             return Err(io::Error::new(io::ErrorKind::AddrInUse, "another process answers there"));

@@ -6,15 +6,15 @@
 //! knows what a service is for.
 
 pub mod bank;
-pub mod log_pipe;
-pub mod offload;
 mod clock;
 mod cx;
+pub mod log_pipe;
+pub mod offload;
 mod signals;
 pub mod udp;
 
-pub use clock::unix_us;
 pub use bank::{Socket, SocketSpec};
+pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
 pub use offload::{Done, Full, Job};
@@ -310,8 +310,10 @@ impl Reactor {
                 let (id, key) = (source.service, source.key);
                 // An error or a hang-up makes progress either way: the service's next read or write tells it why.
                 let closed = event.is_error() || event.is_read_closed() || event.is_write_closed();
-                let ready =
-                    Ready { readable: event.is_readable() || closed, writable: event.is_writable() || closed };
+                let ready = Ready {
+                    readable: event.is_readable() || closed,
+                    writable: event.is_writable() || closed,
+                };
                 self.call(id, now, |s, cx| s.ready(key, ready, cx));
             }
         }
@@ -350,7 +352,8 @@ impl Reactor {
             return Some(Duration::ZERO);
         }
         let timer = self.core.wheel.next().map(|ms| Mono(ms.saturating_mul(TICK)));
-        let deadline = [timer, self.shared.members.next_deadline(), self.stop_by].into_iter().flatten().min()?;
+        let deadline =
+            [timer, self.shared.members.next_deadline(), self.stop_by].into_iter().flatten().min()?;
         Some(deadline.since(self.clock.read().mono))
     }
 

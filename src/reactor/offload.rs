@@ -3,8 +3,8 @@
 //! Names to resolve and files to write; nothing else is ever threaded. The thread never delays the end of the
 //! process: what must be on disk at exit is written by the loop itself.
 
-use super::ServiceId;
 use super::Key;
+use super::ServiceId;
 use mio::Waker;
 use std::collections::VecDeque;
 use std::fs;
@@ -77,7 +77,11 @@ impl Offload {
         if !queues.running {
             let (shared, waker) = (Arc::clone(&self.queues), Arc::clone(&self.waker));
             let name = "offload".to_owned();
-            match std::thread::Builder::new().name(name).stack_size(256 << 10).spawn(move || help(&shared, &waker)) {
+            match std::thread::Builder::new()
+                .name(name)
+                .stack_size(256 << 10)
+                .spawn(move || help(&shared, &waker))
+            {
                 Ok(_) => queues.running = true,
                 // No thread to be had: the job comes back failed rather than waiting for a thread that never starts.
                 Err(e) => fail_all(&mut queues, &self.waker, &e),

@@ -12,13 +12,7 @@ pub type Judge = dyn Fn(&Config) -> Result<Vec<String>, Error>;
 ///
 /// # Errors
 /// The first thing that is wrong; then nothing is written.
-pub fn run(
-    source: &Source,
-    show: bool,
-    host: &str,
-    judge: &Judge,
-    out: &mut dyn Write,
-) -> Result<(), Error> {
+pub fn run(source: &Source, show: bool, host: &str, judge: &Judge, out: &mut dyn Write) -> Result<(), Error> {
     let config = Config::load(source, host)?;
     let warnings = judge(&config)?;
     let mut print = || -> io::Result<()> {

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
@@ -47,19 +48,31 @@ pub fn private_file(dir: &Path, name: &str, text: &str) -> String {
     path.to_str().unwrap().to_owned()
 }
 
+fn own_control(dir: &Path) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    dir.join(format!("control{}", COUNT.fetch_add(1, Ordering::Relaxed)))
+}
+
 impl Daemon {
     /// Starts it with a control socket in `dir`, at debug level.
     pub fn start(dir: &Path, line: &str) -> Daemon {
         Daemon::start_args(dir, &args(line))
     }
 
+    /// Same, at another log level.
+    pub fn start_with(level: &str, dir: &Path, line: &str) -> Daemon {
+        Daemon::spawn(level, &own_control(dir), &args(line))
+    }
+
     /// Same, with words that may hold blanks.
     pub fn start_args(dir: &Path, words: &[String]) -> Daemon {
-        static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let control = dir.join(format!("control{n}"));
+        Daemon::spawn("debug", &own_control(dir), words)
+    }
+
+    /// Starts it with this control socket.
+    pub fn spawn(level: &str, control: &Path, words: &[String]) -> Daemon {
         let mut child = Command::new(env!("CARGO_BIN_EXE_beacond"))
-            .args(["--log-level", "debug", "--control", control.to_str().unwrap()])
+            .args(["--log-level", level, "--control", control.to_str().unwrap()])
             .args(words)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -75,7 +88,7 @@ impl Daemon {
                 writer.1.notify_all();
             }
         });
-        Daemon { child, log, control }
+        Daemon { child, log, control: control.to_owned() }
     }
 
     /// Waits for a log line with `fragment`, whenever it was written; returns it.
@@ -140,7 +153,14 @@ impl Daemon {
 
     /// Sends a signal by its name: `TERM`, `HUP`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        assert!(Command::new("kill").arg(format!("-{name}")).arg(self.pid().to_string()).status().unwrap().success());
+        assert!(
+            Command::new("kill")
+                .arg(format!("-{name}"))
+                .arg(self.pid().to_string())
+                .status()
+                .unwrap()
+                .success()
+        );
     }
 
     /// Waits for its end and returns the exit status.

@@ -3,7 +3,11 @@
 //! Everything waits for a line or a state; nothing sleeps for a fixed time. Addresses are of the test's own in
 //! 127/8, so that tests run side by side.
 #![allow(dead_code, reason = "each test file uses its own part of this one")]
-#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "tests are the other side of the sockets")]
+#![expect(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "tests are the other side of the sockets"
+)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 pub mod backend;

@@ -224,12 +224,12 @@ pub struct Config {
     pub leave_on_fail: bool,
 }
 
-/// Reads the section and opens its files: a sender ready to start.
+/// Reads the section and opens its files for a process in `groups`: a sender ready to start.
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section) -> Result<Planned, Error> {
-    let secrets = settings::secrets(section, "secret-file")?;
+pub fn plan(section: &Section, groups: &[u32]) -> Result<Planned, Error> {
+    let secrets = settings::secrets(section, "secret-file", groups)?;
     let fingerprint = settings::fingerprint(section, &secrets.iter().collect::<Vec<_>>());
     let mut keys: Vec<Key> = Vec::new();
     if let Some(secrets) = &secrets {
@@ -251,9 +251,12 @@ impl Config {
             return Err(section.wrong("address", "at least one receiver, as 10.0.0.1:5555"));
         }
         let admission = settings::admission(section)?;
-        let advertise = section.get("advertise", |text| Advertise::parse(text).map_err(|e| format!("a url; this one {e}")))?;
+        let advertise = section
+            .get("advertise", |text| Advertise::parse(text).map_err(|e| format!("a url; this one {e}")))?;
         if let Some(Advertise::Fixed(url)) = &advertise {
-            admission.check(url).map_err(|e| section.wrong("advertise", &format!("a url that receivers admit; this one {e}")))?;
+            admission.check(url).map_err(|e| {
+                section.wrong("advertise", &format!("a url that receivers admit; this one {e}"))
+            })?;
         }
         Ok(Config {
             addresses,
@@ -264,7 +267,8 @@ impl Config {
             interval: section.need("interval", values::duration_from(SHORTEST))?,
             jitter: !section.flag("no-jitter"),
             weight: section.need("weight", weight)?,
-            resolve_interval: section.need("resolve-interval", values::duration_from(Duration::from_secs(1)))?,
+            resolve_interval: section
+                .need("resolve-interval", values::duration_from(Duration::from_secs(1)))?,
             host: section.need("host", values::text)?,
             health: health(section)?,
             leave_on_fail: section.flag("leave-on-fail"),

@@ -117,7 +117,8 @@ impl Route {
         let datagrams = compose(self.url.as_ref());
         let slices: Vec<&[u8]> = datagrams.iter().map(Vec::as_slice).collect();
         let (sent, mut error) = udp::send_all(socket, &slices);
-        let refused = |e: &Option<std::io::Error>| e.as_ref().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused);
+        let refused =
+            |e: &Option<std::io::Error>| e.as_ref().is_some_and(|e| e.kind() == ErrorKind::ConnectionRefused);
         let was_refused = refused(&error);
         if was_refused {
             // That was the answer to the datagram before; this one has not been sent yet.

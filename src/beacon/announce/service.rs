@@ -1,8 +1,8 @@
 //! The sender at work: when to announce, when to fall silent, when to say goodbye.
 
+use super::Config;
 use super::receivers::Receiver;
 use super::stamp::{Stamps, jittered};
-use super::Config;
 use crate::beacon::health::Change;
 use crate::beacon::probe::{self, Probe};
 use crate::beacon::wire::Announce;

@@ -168,17 +168,19 @@ pub struct Config {
     pub rcvbuf: usize,
 }
 
-/// Reads the section, which is to receive at `listen`, and opens its files: a receiver ready to start.
+/// Reads the section, which is to receive at `listen`, and opens its files for a process in `groups`: a receiver
+/// ready to start.
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, listen: SocketAddr) -> Result<Planned, Error> {
-    let shared = settings::secrets(section, "secret-file")?;
-    let master = settings::secrets(section, "member-keys")?;
+pub fn plan(section: &Section, listen: SocketAddr, groups: &[u32]) -> Result<Planned, Error> {
+    let shared = settings::secrets(section, "secret-file", groups)?;
+    let master = settings::secrets(section, "member-keys", groups)?;
     let open = section.flag("unauthenticated");
     match (&shared, &master) {
         (None, None) if !open => {
-            return Err(section.wrong("secret-file", "a secret to verify with (or --member-keys, or --unauthenticated)"));
+            return Err(section
+                .wrong("secret-file", "a secret to verify with (or --member-keys, or --unauthenticated)"));
         }
         (Some(_), _) | (_, Some(_)) if open => {
             return Err(section.wrong("unauthenticated", "either a secret or --unauthenticated, not both"));
@@ -203,5 +205,8 @@ pub fn plan(section: &Section, listen: SocketAddr) -> Result<Planned, Error> {
         timeout: section.need("timeout", values::duration)?,
         rcvbuf: section.need("rcvbuf", values::size)?,
     };
-    Ok(Planned { service: Box::new(service::Listen::new(config)), fingerprint: format!("{listen} {fingerprint}") })
+    Ok(Planned {
+        service: Box::new(service::Listen::new(config)),
+        fingerprint: format!("{listen} {fingerprint}"),
+    })
 }

@@ -50,12 +50,7 @@ impl Listen {
             rcvbuf: config.rcvbuf,
             receiver: Receiver::default(),
             socket: None,
-            ear: Ear {
-                config,
-                balancer: None,
-                disowned: HashSet::new(),
-                drops: LogGate::new(DROP_LINES),
-            },
+            ear: Ear { config, balancer: None, disowned: HashSet::new(), drops: LogGate::new(DROP_LINES) },
         }
     }
 
@@ -100,7 +95,10 @@ impl Service for Listen {
     fn ready(&mut self, _key: Key, _ready: Ready, cx: &mut Cx<'_>) {
         let Some((socket, _)) = &self.socket else { return };
         let (now, ear, shared) = (cx.now, &mut self.ear, &mut *cx.shared);
-        match self.receiver.receive(socket, cx.scratch, &mut |datagram, from| ear.hear(datagram, from, now, shared)) {
+        match self
+            .receiver
+            .receive(socket, cx.scratch, &mut |datagram, from| ear.hear(datagram, from, now, shared))
+        {
             Ok(count) if count < BATCH => {}
             Ok(_) => cx.again(SOCKET),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
@@ -174,9 +172,7 @@ impl Ear {
                 let statement = self.statement(url, heard, from);
                 (url, shared.members.announce(id, &statement, now.mono))
             }
-            Subject::Leaving(url) => {
-                (url, shared.members.leave(id, url, heard.ts, now.mono))
-            }
+            Subject::Leaving(url) => (url, shared.members.leave(id, url, heard.ts, now.mono)),
         };
         let (url, balancer) = (Printable(url), &self.config.balancer);
         let (counter, facts) = match outcome {

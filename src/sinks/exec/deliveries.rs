@@ -120,8 +120,15 @@ impl Deliveries {
                     let told = (level.event != Event::Up).then_some(level);
                     self.turn += 1;
                     let (turn, look) = (self.turn, self.look);
-                    let entry =
-                        Entry { wanted: level, told, turn, failures: 0, not_before: Mono::ZERO, error: None, look };
+                    let entry = Entry {
+                        wanted: level,
+                        told,
+                        turn,
+                        failures: 0,
+                        not_before: Mono::ZERO,
+                        error: None,
+                        look,
+                    };
                     self.members.insert(url.to_owned(), entry);
                 }
             }

@@ -134,7 +134,11 @@ impl Exec {
             (Some(error), Some(at)) => {
                 let wait = at.since(cx.now.mono).as_secs_f32();
                 if let Some(n) = self.complaints.pass(cx.now.mono) {
-                    let more = if n > 1 { format!(" ({n} failures since the last such line)") } else { String::new() };
+                    let more = if n > 1 {
+                        format!(" ({n} failures since the last such line)")
+                    } else {
+                        String::new()
+                    };
                     log::warn!(target: "exec", "{}: {told}: {error}; again in {wait:.1} s{more}", self.program());
                 }
             }
