@@ -20,6 +20,8 @@ use std::time::Duration;
 const CLIENTS: usize = 8;
 /// The longest request line.
 const LINE: usize = 256;
+/// How many reads a client's surplus is worth before it is cut off.
+const REST: usize = 64;
 /// How long a client may take from its connection to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// When to try again after the process ran out of descriptors.
@@ -241,15 +243,15 @@ impl Client {
         }
         let _ = self.stream.shutdown(Shutdown::Write);
         let mut rest = [0; LINE];
-        loop {
+        for _ in 0..REST {
             match self.stream.read(&mut rest) {
-                Ok(0) => return true,
-                Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return true,
+                Ok(0) | Err(_) => return true,
+                Ok(_) => {}
             }
         }
+        true
     }
 
     /// Writes on; `true` when all is written or nobody reads any more.
