@@ -4,17 +4,18 @@
 //! The announcer owns a [`Probe`] and forwards to it what comes in for [`KEYS`] keys. A check begins at the start and
 //! then every interval, counted from start to start; one that takes longer than the interval is followed at once.
 
+mod connection;
+
 use super::health::{Change, Check, Gate, HealthConfig};
 use crate::clock::Mono;
 use crate::config::values::show_duration;
-use crate::http1::{HttpUrl, Progress, Reader, Request};
+use crate::http1::{HttpUrl, Reader};
 use crate::process::{self, Child};
 use crate::reactor::bank::plain;
-use crate::reactor::{Cx, Job, Key, Registration};
+use crate::reactor::{Cx, Job, Key};
 use crate::wheel::TimerId;
-use mio::Interest;
-use mio::net::TcpStream;
-use std::io::{self, Read, Write};
+use connection::{Connection, question};
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 /// How many keys a probe uses, from the one it is given.
@@ -76,12 +77,6 @@ enum Stage {
         reader: Reader,
     },
     Running(Child),
-}
-
-#[derive(Debug)]
-struct Connection {
-    stream: TcpStream,
-    registration: Registration,
 }
 
 /// What came of a step: nothing yet, or the check's result.
@@ -247,7 +242,7 @@ impl Probe {
         others.reverse();
         let mut error = io::Error::from(io::ErrorKind::NotFound);
         while let Some(address) = others.pop() {
-            match open(address, self.keys.socket, cx) {
+            match Connection::open(address, self.keys.socket, cx) {
                 Ok(connection) => return self.go_on(Stage::Connecting { connection, others }),
                 Err(e) => error = e,
             }
@@ -257,12 +252,10 @@ impl Probe {
 
     /// A connection has been made, or failed, or neither yet.
     fn connecting(&mut self, connection: Connection, mut others: Vec<SocketAddr>, cx: &mut Cx<'_>) -> Step {
-        let failed = match (connection.stream.take_error(), connection.stream.peer_addr()) {
-            (Ok(None), Ok(_)) => None,
-            (Ok(None), Err(e)) if e.kind() == io::ErrorKind::NotConnected => {
-                return self.go_on(Stage::Connecting { connection, others });
-            }
-            (Ok(Some(e)) | Err(e), _) | (Ok(None), Err(e)) => Some(e),
+        let failed = match connection.established() {
+            None => return self.go_on(Stage::Connecting { connection, others }),
+            Some(Ok(())) => None,
+            Some(Err(e)) => Some(e),
         };
         match (failed, &self.config.check) {
             (None, Check::Http(url)) => {
@@ -270,11 +263,11 @@ impl Probe {
                 self.ask(connection, unsent, reader, cx)
             }
             (None, _) => {
-                close(connection, cx);
+                connection.close(cx);
                 Some(Ok(()))
             }
             (Some(error), _) => {
-                close(connection, cx);
+                connection.close(cx);
                 if others.is_empty() {
                     return Some(Err(plain(&error)));
                 }
@@ -292,18 +285,16 @@ impl Probe {
         mut reader: Reader,
         cx: &mut Cx<'_>,
     ) -> Step {
-        let stream = &mut connection.stream;
-        let status = match send(stream, &mut unsent) {
-            // Who answers and closes early makes the sending fail; the answer counts.
-            Ok(()) => receive(stream, &mut reader, cx.scratch),
-            Err(e) => {
-                receive(stream, &mut reader, cx.scratch).and_then(|s| s.map(Some).ok_or_else(|| plain(&e)))
-            }
-        };
+        let sent = connection.send(&mut unsent);
+        let mut status = connection.receive(&mut reader, cx.scratch);
+        if let (Err(e), Ok(None)) = (sent, &status) {
+            // Who answers and closes early makes the sending fail; then the answer counts.
+            status = Err(plain(&e));
+        }
         let Some(result) = status.transpose() else {
             return self.go_on(Stage::Asking { connection, unsent, reader });
         };
-        close(connection, cx);
+        connection.close(cx);
         Some(result.and_then(|status| match status {
             200..400 => Ok(()),
             _ => Err(format!("status {status}")),
@@ -338,7 +329,7 @@ impl Probe {
             cx.cancel(timer);
         }
         match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Connecting { connection, .. } | Stage::Asking { connection, .. } => close(connection, cx),
+            Stage::Connecting { connection, .. } | Stage::Asking { connection, .. } => connection.close(cx),
             Stage::Running(mut child) => {
                 child.kill();
                 child.unwatch(cx);
@@ -350,81 +341,5 @@ impl Probe {
 
     fn log_line(&self, line: &str) {
         log::debug!(target: "announce", "check {}: {line}", self.config.check);
-    }
-}
-
-fn open(address: SocketAddr, key: Key, cx: &mut Cx<'_>) -> io::Result<Connection> {
-    let mut stream = TcpStream::connect(address)?;
-    let registration = cx.register(&mut stream, key, Interest::READABLE | Interest::WRITABLE)?;
-    Ok(Connection { stream, registration })
-}
-
-fn close(mut connection: Connection, cx: &mut Cx<'_>) {
-    cx.deregister(&mut connection.stream, connection.registration);
-}
-
-/// The request of a check.
-fn question(url: &HttpUrl) -> Vec<u8> {
-    let mut out = Vec::new();
-    let headers = [("User-Agent", "beacond"), ("Accept", "*/*")];
-    let request = Request {
-        method: "GET",
-        target: &url.target,
-        host: &url.authority,
-        headers: &headers,
-        body: None,
-        close: true,
-    };
-    request.write(&mut out).expect("the parts of a url that was read make a request");
-    out
-}
-
-/// Writes what the connection takes; what is left stays in `unsent`.
-fn send(stream: &mut TcpStream, unsent: &mut Vec<u8>) -> io::Result<()> {
-    while !unsent.is_empty() {
-        match stream.write(unsent) {
-            Ok(n) => drop(unsent.drain(..n)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(())
-}
-
-/// Reads what there is, up to the end of the head, which is bounded: its status, or nothing yet.
-fn receive(stream: &mut TcpStream, reader: &mut Reader, scratch: &mut [u8]) -> Result<Option<u16>, String> {
-    loop {
-        let fed = match stream.read(scratch) {
-            Ok(0) => return Err("connection closed without an answer".to_owned()),
-            Ok(n) => reader.feed(scratch.get(..n).unwrap_or_default()),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-            Err(e) => return Err(plain(&e)),
-        };
-        match (reader.status(), fed) {
-            // What is wrong with the body, if only that it is longer than nothing, is not the check's affair.
-            (Some(status), _) => return Ok(Some(status)),
-            (None, Ok(Progress::Done { response, .. })) => return Ok(Some(response.status)),
-            (None, Ok(Progress::More)) => {}
-            (None, Err(e)) => return Err(e.to_string()),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_url_that_reads_makes_a_request() {
-        for text in
-            ["http://a", "http://[::1]:81/x?y=%20&z", "http://a_b.c-d:/?\"<>", "http://10.0.0.1/~`^{|}"]
-        {
-            let url = HttpUrl::parse(text).unwrap();
-            let sent = String::from_utf8(question(&url)).unwrap();
-            assert!(sent.starts_with(&format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.target, url.authority)));
-            assert!(sent.contains("Connection: close\r\n") && sent.ends_with("\r\n\r\n"));
-        }
     }
 }
