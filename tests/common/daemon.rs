@@ -4,7 +4,6 @@ use super::{PATIENCE, SECRET};
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -38,13 +37,13 @@ pub fn secret_file(dir: &Path) -> String {
     private_file(dir, "secret", &format!("{SECRET}\n"))
 }
 
-/// Writes a file of mode 0600 and returns its path.
+/// Writes a file of mode 0600 and returns its path. A daemon that reads meanwhile sees the old text or the new.
 pub fn private_file(dir: &Path, name: &str, text: &str) -> String {
     use std::io::Write;
     let path = dir.join(name);
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path).unwrap();
+    let mut file = tempfile::NamedTempFile::new_in(dir).unwrap();
     file.write_all(text.as_bytes()).unwrap();
+    file.persist(&path).unwrap();
     path.to_str().unwrap().to_owned()
 }
 
