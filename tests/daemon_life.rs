@@ -296,6 +296,7 @@ fn a_state_file_that_cannot_be_read_is_kept_beside() {
     fs::write(&state, "beacond state 99\nsomething from the future\n").unwrap();
     let daemon = with_state(dir.path(), &state);
     daemon.line("starting with an empty table");
+    daemon.listening();
     let kept = fs::read_dir(dir.path())
         .unwrap()
         .flatten()
@@ -305,7 +306,6 @@ fn a_state_file_that_cannot_be_read_is_kept_beside() {
         "beacond state 99\nsomething from the future\n"
     );
     // A second process on the same file is kept out.
-    daemon.listening();
     let out = run(&format!(
         "--control {}/c2 --state {} {LISTEN} --unauthenticated",
         dir.path().display(),
@@ -418,6 +418,31 @@ fn a_reader_of_the_log_that_stalls_stalls_nothing() {
     assert!(child.wait().unwrap().success());
     let all = reader.join().unwrap();
     assert!(all.contains("log lines lost"), "{} bytes", all.len());
+}
+
+#[test]
+fn out_of_descriptors_it_still_hears_and_does_not_spin() {
+    let dir = tempfile::tempdir().unwrap();
+    // Enough to start with, none for a client of the control socket.
+    let daemon = Daemon::spawn_limited(
+        14,
+        &dir.path().join("control"),
+        &common::daemon::args(&format!("{LISTEN} --unauthenticated")),
+    );
+    let addr = daemon.listening();
+    let mut clients: Vec<UnixStream> =
+        (0..8).map(|_| UnixStream::connect(&daemon.control).unwrap()).collect();
+    daemon.line("cannot accept");
+    let before = daemon.cpu();
+    let sender = Sender::new(addr);
+    sender.raw(b"url=http://127.9.0.1:80");
+    daemon.line("added backend http://127.9.0.1:80");
+    wait_until("it has tried again", || {
+        daemon.log().iter().filter(|l| l.contains("cannot accept")).count() >= 3
+    });
+    assert!(daemon.cpu() - before < std::time::Duration::from_millis(200), "{:?}", daemon.cpu());
+    clients.clear();
+    wait_until("it answers again", || daemon.status().is_object());
 }
 
 #[test]

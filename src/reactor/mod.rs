@@ -238,7 +238,10 @@ impl Reactor {
         let now = self.clock.read();
         self.govern(plan.balancers, now);
         for planned in plan.services {
-            self.launch(planned, now)?;
+            if let Err(why) = self.launch(planned, now) {
+                self.close_all(now);
+                return Err(why);
+            }
         }
         Ok(())
     }
@@ -283,7 +286,7 @@ impl Reactor {
                 self.call(id, now, |s, cx| s.members_changed(cx));
             }
         }
-        if std::mem::take(&mut self.core.reload) {
+        if std::mem::take(&mut self.core.reload) && !self.core.stopping {
             self.reload(now);
         }
         if self.core.stopping && self.stop_by.is_none() {
@@ -476,12 +479,16 @@ impl Reactor {
     /// The end: every service stops, the log goes out.
     fn finish(&mut self) {
         let now = self.clock.read();
+        self.close_all(now);
+        log::info!(target: "beacond", "stopped");
+        self.log.drain(&self.core.registry);
+    }
+
+    fn close_all(&mut self, now: Now) {
         for id in self.running() {
             self.retire(id, now);
         }
         self.core.bank.close_idle();
-        log::info!(target: "beacond", "stopped");
-        self.log.drain(&self.core.registry);
     }
 
     fn running(&self) -> Vec<ServiceId> {

@@ -70,7 +70,19 @@ impl Daemon {
 
     /// Starts it with this control socket.
     pub fn spawn(level: &str, control: &Path, words: &[String]) -> Daemon {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_beacond"))
+        Daemon::run(Command::new(env!("CARGO_BIN_EXE_beacond")), level, control, words)
+    }
+
+    /// Starts it with so many file descriptors at most.
+    pub fn spawn_limited(files: u32, control: &Path, words: &[String]) -> Daemon {
+        let mut shell = Command::new("/bin/sh");
+        let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        shell.args(["-c", &script, env!("CARGO_BIN_EXE_beacond")]);
+        Daemon::run(shell, "debug", control, words)
+    }
+
+    fn run(mut command: Command, level: &str, control: &Path, words: &[String]) -> Daemon {
+        let mut child = command
             .args(["--log-level", level, "--control", control.to_str().unwrap()])
             .args(words)
             .stdin(Stdio::null())

@@ -277,7 +277,13 @@ impl Config {
 }
 
 fn health(section: &Section) -> Result<Option<HealthConfig>, Error> {
-    let Some(check) = section.get("check", Check::parse)? else { return Ok(None) };
+    let Some(check) = section.get("check", Check::parse)? else {
+        let about_checks = ["check-interval", "check-timeout", "rise", "fall", "leave-on-fail"];
+        return match about_checks.into_iter().find(|name| section.given(name)) {
+            Some(name) => Err(section.wrong(name, "a --check beside it")),
+            None => Ok(None),
+        };
+    };
     Ok(Some(HealthConfig {
         check,
         interval: section.need("check-interval", values::duration_from(SHORTEST))?,
