@@ -2,7 +2,7 @@
 //! `status`. Nothing here decides; a view that nobody wrote is absent.
 //!
 //! Views stand in a plain table by member slot, and carry the member's generation: once a member is forgotten, its
-//! views are found by nobody and the next tenant of the slot overwrites them. So they need no cleaning.
+//! views are found by nobody and the next tenant of the slot overwrites them. So a view left behind does no harm.
 
 use crate::members::{BalancerId, MemberId};
 
@@ -126,6 +126,14 @@ impl Views {
         }
     }
 
+    /// Takes back every sink's view of a member that is forgotten. Nobody could find them any more; this gives the
+    /// memory of their error texts back at once.
+    pub fn forget(&mut self, balancer: BalancerId, member: MemberId) {
+        let of_balancer: Vec<_> =
+            self.entered().filter(|(_, s)| s.balancer == balancer).map(|(id, _)| id).collect();
+        of_balancer.into_iter().for_each(|sink| self.clear(sink, member));
+    }
+
     /// Reads a view.
     #[must_use]
     pub fn get(&self, sink: SinkId, member: MemberId) -> Option<View<'_>> {
@@ -201,8 +209,11 @@ mod tests {
         assert_eq!(views.get(web, member(3, 1)), None, "another member has the slot now");
         assert!(views.set(web, member(3, 1), ViewState::Checking, None));
         assert_eq!(views.get(web, member(3, 0)), None);
-        views.clear(web, member(3, 1));
+        views.forget(b, member(3, 1));
+        assert!(views.get(web, member(3, 1)).is_some(), "that was another balancer's");
+        views.forget(a, member(3, 1));
         assert_eq!(views.get(web, member(3, 1)), None);
+        assert!(views.get(run, member(3, 0)).is_some());
         views.remove(run);
         assert_eq!(views.of(a, member(3, 0)).count(), 0);
         assert_eq!(

@@ -51,7 +51,6 @@ impl Default for Announce<'_> {
 
 /// What a message did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[must_use]
 pub enum Heard {
     /// A new member, up.
     Added(MemberId, Facts),

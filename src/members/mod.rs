@@ -35,6 +35,13 @@ use timers::{Alarm, Timers};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct BalancerId(u32);
 
+impl Default for BalancerId {
+    /// Names no balancer: for who has not been told yet.
+    fn default() -> BalancerId {
+        BalancerId(u32::MAX)
+    }
+}
+
 /// The rules of one balancer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
