@@ -354,11 +354,4 @@ mod tests {
             assert_eq!(error.to_string(), wanted, "{text}");
         }
     }
-
-    #[test]
-    fn seeds() {
-        for seed in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/state")).unwrap() {
-            fuzz_state(&std::fs::read(seed.unwrap().path()).unwrap());
-        }
-    }
 }

@@ -2,9 +2,7 @@
 //! library and through the lines of `beacond decode beacon`.
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
-use beacond::beacon::admission;
 use beacond::beacon::auth::{self, Key};
-use beacond::beacon::gate;
 use beacond::beacon::wire::Claim;
 use beacond::bytes::{Escaped, from_hex, to_hex};
 use beacond::secret;
@@ -130,27 +128,6 @@ fn captured_datagrams() {
             let mut again = text.rsplit_once(" mac=").unwrap().0.as_bytes().to_vec();
             key.sign(&mut again);
             assert_eq!(again, datagram);
-        }
-    }
-}
-
-/// Every seed of the fuzz targets holds on a stable compiler as well.
-#[test]
-fn fuzz_seeds() {
-    type Target = fn(&[u8]);
-    let targets: [(&str, Target); 5] = [
-        ("beacon", auth::fuzz_beacon),
-        ("beacon_unverified", auth::fuzz_beacon_unverified),
-        ("admission", admission::fuzz_admission),
-        ("secret", secret::fuzz_secret),
-        ("member_keys", gate::fuzz_member_keys),
-    ];
-    for (name, target) in targets {
-        let folder = format!("{}/fuzz/seeds/{name}", env!("CARGO_MANIFEST_DIR"));
-        let seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-        assert!(!seeds.is_empty(), "{folder}");
-        for seed in seeds {
-            target(&std::fs::read(seed).unwrap());
         }
     }
 }

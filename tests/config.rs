@@ -452,16 +452,6 @@ fn check_shows_every_value_and_its_origin() {
     assert_eq!(loud, Err(Error::text(wanted)));
 }
 
-#[test]
-fn seeds_of_the_fuzz_target() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/config");
-    let seeds: Vec<_> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    assert!(seeds.len() >= 10);
-    for seed in seeds {
-        fuzz_config(&fs::read(seed).unwrap());
-    }
-}
-
 /// Text that looks like a file: sections of real roles with real options, each once, and values of every sort. Now
 /// and then rubbish.
 fn file_text() -> impl Strategy<Value = String> {
