@@ -10,7 +10,7 @@ use crate::logging;
 use crate::reactor::bank::{answers_at, plain};
 use crate::reactor::offload::resolve;
 use crate::reactor::{LogPipe, Plan, Planned, Reactor};
-use crate::secret::own_groups;
+use crate::secret::file::own_groups;
 use crate::state::State;
 use nix::unistd::{AccessFlags, Gid, User, access, chown, geteuid, getgrouplist, initgroups, setgid, setuid};
 use std::collections::HashMap;

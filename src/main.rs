@@ -2,11 +2,10 @@
 
 use beacond::admin::request::Request;
 use beacond::config::argv::{Invocation, Operand, invocation};
-use beacond::config::global::level;
 use beacond::config::values;
 use beacond::config::{Error, Section};
 use beacond::reactor::unix_us;
-use beacond::secret::{self, LoadError};
+use beacond::secret::file;
 use beacond::tools::{check, completions, decode, keygen, status};
 use beacond::{daemon, help};
 use std::io::{self, Write};
@@ -56,8 +55,8 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
         "log" => {
             let wanted = "error, warn, info, debug or trace";
             let text = only(name, wanted, operands)?;
-            let level =
-                level(text).map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
+            let level = values::level(text)
+                .map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
             let time = section.get("for", values::duration)?;
             status::command(&control()?, &Request::Log { level, time }).map_err(Error::world)
         }
@@ -69,11 +68,7 @@ fn decode(section: &Section, kind: &str) -> Result<(), Error> {
     if kind != "beacon" {
         return Err(Error::text(format!("decode: '{kind}': wanted beacon")));
     }
-    let file = section
-        .text("secret-file")
-        .map(|path| secret::load(Path::new(path), true))
-        .transpose()
-        .map_err(loading)?;
+    let file = section.text("secret-file").map(|path| file::load(Path::new(path), true)).transpose()?;
     let fixed =
         section.get("now", |text| text.parse::<i64>().map_err(|_| "microseconds since 1970".to_owned()))?;
     let decoder = decode::Decoder::new(file.as_ref(), section.need("max-skew", values::whole_seconds)?);
@@ -93,11 +88,7 @@ fn keygen(section: &Section, what: &str) -> Result<(), Error> {
         }
         other => return Err(Error::text(format!("keygen: '{other}': wanted secret or member"))),
     };
-    print(&format!("{}\n", *key.map_err(loading)?))
-}
-
-fn loading(e: LoadError) -> Error {
-    Error { status: e.status, message: e.message }
+    print(&format!("{}\n", *key?))
 }
 
 fn only<'a>(tool: &str, wanted: &str, operands: &'a [Operand]) -> Result<&'a str, Error> {

@@ -28,6 +28,7 @@ const STATE: &[&str] = &[
     "beacon/health.rs",
     "beacon/member_keys.rs",
     "config/values.rs",
+    "secret/mod.rs",
     "members/",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
@@ -121,7 +122,10 @@ fn imports_go_downward() {
                 () if wire => is_in(&named, WIRE) || named == "stats.rs",
                 () if pure => is_in(&named, WIRE) || is_in(&named, STATE),
                 () if source.path.starts_with("reactor/") => {
-                    named.starts_with("reactor/") || named == "shared.rs" || is_in(&named, WIRE) || is_in(&named, STATE)
+                    named.starts_with("reactor/")
+                        || named == "shared.rs"
+                        || is_in(&named, WIRE)
+                        || is_in(&named, STATE)
                 }
                 () => true,
             };
@@ -187,7 +191,8 @@ fn files_and_functions_are_short() {
 
 #[test]
 fn every_file_says_what_it_is_for() {
-    let headless = sources().iter().filter(|s| !s.text.starts_with("//! ")).map(|s| s.path.clone()).collect::<Vec<_>>();
+    let headless =
+        sources().iter().filter(|s| !s.text.starts_with("//! ")).map(|s| s.path.clone()).collect::<Vec<_>>();
     none(&headless);
 }
 
@@ -300,9 +305,8 @@ fn is_in(path: &str, list: &[&str]) -> bool {
 
 /// The room a file lies in: the service's own folder, or the file of that name.
 fn room(path: &str) -> Option<&'static str> {
-    let inside = |room: &&&str| {
-        path.strip_prefix(**room).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
-    };
+    let inside =
+        |room: &&&str| path.strip_prefix(**room).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'));
     ROOMS.iter().find(inside).copied()
 }
 
@@ -310,7 +314,8 @@ fn room(path: &str) -> Option<&'static str> {
 fn says(line: &str, word: &str) -> bool {
     line.match_indices(word).any(|(at, _)| {
         !line[..at].ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')
-            && !line[at + word.len()..].starts_with(|c: char| word.ends_with(char::is_alphabetic) && c.is_lowercase())
+            && !line[at + word.len()..]
+                .starts_with(|c: char| word.ends_with(char::is_alphabetic) && c.is_lowercase())
     })
 }
 
@@ -367,7 +372,9 @@ fn expand(base: &[String], text: &[char], found: &mut Vec<Vec<String>>) {
 fn file_of(path: &[String], paths: &BTreeSet<&str>) -> Option<String> {
     (1..=path.len()).rev().find_map(|n| {
         let stem = path[..n].join("/");
-        [format!("{stem}.rs"), format!("{stem}/mod.rs")].into_iter().find(|file| paths.contains(file.as_str()))
+        [format!("{stem}.rs"), format!("{stem}/mod.rs")]
+            .into_iter()
+            .find(|file| paths.contains(file.as_str()))
     })
 }
 

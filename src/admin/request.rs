@@ -6,7 +6,6 @@
 //!
 //! Pure: parses and prints.
 
-use crate::config::global::level;
 use crate::config::values;
 use log::LevelFilter;
 use std::fmt;
@@ -67,7 +66,7 @@ impl fmt::Display for Request {
 }
 
 fn named(name: &str) -> Result<LevelFilter, String> {
-    level(name).map_err(|wanted| format!("'{name}': wanted {wanted}"))
+    values::level(name).map_err(|wanted| format!("'{name}': wanted {wanted}"))
 }
 
 #[cfg(test)]

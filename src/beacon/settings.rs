@@ -2,7 +2,7 @@
 
 use super::admission::{self, Admission, Allow};
 use crate::config::{Error, Section};
-use crate::secret::{self, Secrets};
+use crate::secret::{Secrets, file};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
@@ -12,9 +12,8 @@ use std::path::Path;
 /// A file that is missing, open to others, or without a fit secret.
 pub fn secrets(section: &Section, name: &str, groups: &[u32]) -> Result<Option<Secrets>, Error> {
     let Some(path) = section.text(name) else { return Ok(None) };
-    let secrets = secret::load_for(Path::new(path), section.flag("weak-secret"), groups).map_err(|e| {
-        Error { status: e.status, message: format!("{}: {}", section.place_of(name), e.message) }
-    })?;
+    let secrets = file::load_for(Path::new(path), section.flag("weak-secret"), groups)
+        .map_err(|e| Error { message: format!("{}: {}", section.place_of(name), e.message), ..e })?;
     for warning in &secrets.warnings {
         log::warn!(target: section.role().name, "secret file {path}: {warning}");
     }

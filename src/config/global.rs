@@ -30,7 +30,7 @@ impl Global {
     pub fn from_section(section: &Section) -> Result<Global, Error> {
         let path = |name| section.get(name, |text| Ok(PathBuf::from(text)));
         Ok(Global {
-            log_level: section.need("log-level", level)?,
+            log_level: section.need("log-level", values::level)?,
             log_stamp: section.flag("log-stamp"),
             control: path("control")?,
             state: path("state")?,
@@ -38,19 +38,4 @@ impl Global {
             pid_file: path("pid-file")?,
         })
     }
-}
-
-/// A log level.
-///
-/// # Errors
-/// What is wanted.
-pub fn level(text: &str) -> Result<LevelFilter, String> {
-    Ok(match text {
-        "error" => LevelFilter::Error,
-        "warn" => LevelFilter::Warn,
-        "info" => LevelFilter::Info,
-        "debug" => LevelFilter::Debug,
-        "trace" => LevelFilter::Trace,
-        _ => return Err("error, warn, info, debug or trace".to_owned()),
-    })
 }

@@ -4,6 +4,7 @@
 //! Apache httpd's directives. Nothing here knows where a value was written.
 
 use crate::clock::micros;
+use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -192,6 +193,21 @@ pub fn command(value: &str) -> Result<Vec<String>, String> {
         Some(program) if !program.is_empty() => Ok(words),
         _ => Err("a command".to_owned()),
     }
+}
+
+/// A log level.
+///
+/// # Errors
+/// What is wanted.
+pub fn level(value: &str) -> Result<LevelFilter, String> {
+    Ok(match value {
+        "error" => LevelFilter::Error,
+        "warn" => LevelFilter::Warn,
+        "info" => LevelFilter::Info,
+        "debug" => LevelFilter::Debug,
+        "trace" => LevelFilter::Trace,
+        _ => return Err("error, warn, info, debug or trace".to_owned()),
+    })
 }
 
 /// `time` as a value of the file: the largest unit that says it exactly.

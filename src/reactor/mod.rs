@@ -7,9 +7,11 @@
 
 pub mod bank;
 mod clock;
+mod crew;
 mod cx;
 pub mod log_pipe;
 pub mod offload;
+mod service;
 mod signals;
 pub mod udp;
 
@@ -18,10 +20,10 @@ pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
 pub use offload::{Done, Full, Job};
+pub use service::{Key, Plan, Planned, Planner, Ready, Service};
 pub use signals::Signal;
 
 use crate::clock::{Mono, Now};
-use crate::members::{BalancerId, Policy};
 use crate::shared::Shared;
 use crate::wheel::Wheel;
 use bank::Bank;
@@ -32,87 +34,8 @@ use mio::{Events, Poll, Registry, Token, Waker};
 use offload::Offload;
 use signals::Signals;
 use slab::Slab;
-use std::any::Any;
 use std::io;
 use std::time::Duration;
-
-/// A service's own number for a source, a timer or a job.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct Key(pub usize);
-
-/// Why a source is ready. With [`Cx::again`] both are set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Ready {
-    /// Reading makes progress, or says why it cannot.
-    pub readable: bool,
-    /// Writing makes progress, or says why it cannot.
-    pub writable: bool,
-}
-
-/// What runs in the loop: a role of the configuration, or a part of the program with sockets or timers.
-pub trait Service: Any {
-    /// Its name in log lines, and who it is across a reload: `haproxy:web`.
-    fn name(&self) -> String;
-
-    /// The sockets that [`Service::start`] will take from the bank.
-    fn sockets(&self) -> Vec<SocketSpec> {
-        Vec::new()
-    }
-
-    /// Takes sockets, registers them, arms timers. The only call that may fail.
-    ///
-    /// # Errors
-    /// Ends the program at its start; at a reload the service is dropped and the error logged.
-    fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()>;
-
-    /// A source it registered is ready. At most 64 receives or accepts; [`Cx::again`] if more is left, for events
-    /// are edge-triggered. Expect spurious ones.
-    fn ready(&mut self, _key: Key, _ready: Ready, _cx: &mut Cx<'_>) {}
-
-    /// A timer it armed is due.
-    fn timer(&mut self, _key: Key, _cx: &mut Cx<'_>) {}
-
-    /// A job it gave away is done.
-    fn done(&mut self, _key: Key, _result: Done, _cx: &mut Cx<'_>) {}
-
-    /// Members came, went or changed; at most once a turn. Compare the balancer's revision.
-    fn members_changed(&mut self, _cx: &mut Cx<'_>) {}
-
-    /// A child of the process ended: poll your own.
-    fn child_exited(&mut self, _cx: &mut Cx<'_>) {}
-
-    /// At a reload, before `start`: takes over what it wants from its predecessor of the same name.
-    fn inherit(&mut self, _old: Box<dyn Any>) {}
-
-    /// Puts bank sockets back, deregisters everything. Timers and jobs under way are forgotten by the loop.
-    fn stop(&mut self, cx: &mut Cx<'_>);
-
-    /// The program ends, or a reload removed this service: finish what must be finished. Asked after every turn
-    /// until it says `true`; then `stop` follows.
-    fn drain(&mut self, _cx: &mut Cx<'_>) -> bool {
-        true
-    }
-}
-
-/// A service ready to run, and what its configuration was: the same text means nothing changed.
-pub struct Planned {
-    /// The service, not started.
-    pub service: Box<dyn Service>,
-    /// Its section's effective text and the bytes of every file it names.
-    pub fingerprint: String,
-}
-
-/// What a configuration comes to.
-#[derive(Default)]
-pub struct Plan {
-    /// The services to run, in order.
-    pub services: Vec<Planned>,
-    /// The balancers and their policies.
-    pub balancers: Vec<(String, Policy)>,
-}
-
-/// Makes a [`Plan`] anew for a reload; reads files, opens nothing. `Err` is one line for the user.
-pub type Planner = Box<dyn FnMut() -> Result<Plan, String>>;
 
 /// Names one running service; a later service in the same place has another generation.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -358,122 +281,6 @@ impl Reactor {
         let deadline =
             [timer, self.shared.members.next_deadline(), self.stop_by].into_iter().flatten().min()?;
         Some(deadline.since(self.clock.read().mono))
-    }
-
-    /// Plans anew and replaces what changed, or says why not and changes nothing.
-    fn reload(&mut self, now: Now) {
-        let result = self.replan(now);
-        match &result {
-            Ok(()) => log::info!(target: "beacond", "configuration reloaded"),
-            Err(e) => log::error!(target: "beacond", "reload failed, nothing changed: {e}"),
-        }
-        for (id, key) in std::mem::take(&mut self.core.reload_for) {
-            let done = Done::Reloaded(result.clone());
-            self.call(id, now, |s, cx| s.done(key, done, cx));
-        }
-    }
-
-    fn replan(&mut self, now: Now) -> Result<(), String> {
-        let plan = (self.planner)()?;
-        self.open(&plan)?;
-        // Committed: from here on nothing fails for the configuration's sake.
-        self.govern(plan.balancers, now);
-        let mut old = self.running();
-        old.retain(|id| !self.services[id.index].draining);
-        let mut changed = Vec::new();
-        for planned in plan.services {
-            let name = planned.service.name();
-            let same = |id: &ServiceId| {
-                let slot = &self.services[id.index];
-                slot.name == name && slot.fingerprint == planned.fingerprint
-            };
-            match old.iter().position(same) {
-                Some(at) => drop(old.remove(at)),
-                None => changed.push((name, planned)),
-            }
-        }
-        for (name, mut planned) in changed {
-            let predecessor = old.iter().position(|id| self.services[id.index].name == name);
-            if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
-                planned.service.inherit(retired);
-            }
-            if let Err(e) = self.launch(planned, now) {
-                log::error!(target: "beacond", "{e}");
-            }
-        }
-        for id in old {
-            self.services[id.index].draining = true;
-        }
-        Ok(())
-    }
-
-    /// Puts policies in force; balancers that nobody names any more are gone.
-    fn govern(&mut self, balancers: Vec<(String, Policy)>, now: Now) {
-        let members = &mut self.shared.members;
-        let gone: Vec<BalancerId> = members
-            .balancers()
-            .filter(|(_, name)| !balancers.iter().any(|(kept, _)| kept == name))
-            .map(|(id, _)| id)
-            .collect();
-        for id in gone {
-            members.remove(id);
-        }
-        for (name, policy) in balancers {
-            members.balancer(&name, policy, now.mono);
-        }
-    }
-
-    fn launch(&mut self, planned: Planned, now: Now) -> Result<(), String> {
-        self.generation = self.generation.wrapping_add(1);
-        let name = planned.service.name();
-        let index = self.services.insert(Slot {
-            generation: self.generation,
-            name: name.clone(),
-            fingerprint: planned.fingerprint,
-            service: Some(planned.service),
-            draining: false,
-        });
-        let id = ServiceId { index, generation: self.generation };
-        let mut started = Ok(());
-        self.call(id, now, |s, cx| started = s.start(cx));
-        started.map_err(|e| {
-            self.retire(id, now);
-            format!("{name}: cannot start: {}", bank::plain(&e))
-        })
-    }
-
-    /// Stops a service and takes it out of the loop.
-    fn retire(&mut self, id: ServiceId, now: Now) -> Option<Box<dyn Service>> {
-        self.call(id, now, |s, cx| s.stop(cx));
-        let slot = self.services.try_remove(id.index)?;
-        for (token, source) in &mut self.core.sources {
-            // A source that `stop` forgot must not speak for a service that is gone.
-            if source.as_ref().is_some_and(|s| s.service == id) {
-                *source = None;
-                self.core.freed.push(token);
-            }
-        }
-        slot.service
-    }
-
-    /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
-    fn drain(&mut self, now: Now) -> bool {
-        let mut idle = true;
-        for id in self.running() {
-            if !self.core.stopping && !self.services[id.index].draining {
-                continue;
-            }
-            let mut done = false;
-            self.call(id, now, |s, cx| done = s.drain(cx));
-            if done && !self.core.stopping {
-                self.retire(id, now);
-            }
-            idle &= done;
-        }
-        if !self.core.stopping {
-            self.core.bank.close_idle();
-        }
-        idle
     }
 
     /// The end: every service stops, the log goes out.

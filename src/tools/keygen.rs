@@ -1,6 +1,7 @@
 //! `beacond keygen`: a good secret, and the passphrase of one member where members have keys of their own.
 
-use crate::secret::{self, LoadError};
+use crate::config::Error;
+use crate::secret::file;
 use crate::url::Url;
 use std::path::Path;
 use zeroize::Zeroizing;
@@ -12,10 +13,10 @@ const SECRET_LEN: usize = 32;
 ///
 /// # Errors
 /// Where the system has no random source.
-pub fn fresh_secret() -> Result<Zeroizing<String>, LoadError> {
+pub fn fresh_secret() -> Result<Zeroizing<String>, Error> {
     let mut random = Zeroizing::new([0; SECRET_LEN]);
     getrandom::fill(&mut *random)
-        .map_err(|e| LoadError { status: 1, message: format!("no random bytes from the system: {e}") })?;
+        .map_err(|e| Error { status: 1, message: format!("no random bytes from the system: {e}") })?;
     Ok(secret_text(&random))
 }
 
@@ -29,9 +30,9 @@ pub fn member_passphrase(
     weak: bool,
     balancer: &str,
     url: &str,
-) -> Result<Zeroizing<String>, LoadError> {
-    let wrong = |message: String| LoadError { status: 2, message };
-    let secrets = secret::load(master, weak)?;
+) -> Result<Zeroizing<String>, Error> {
+    let wrong = |message: String| Error { status: 2, message };
+    let secrets = file::load(master, weak)?;
     let balancer = balancer.strip_prefix("balancer://").unwrap_or(balancer);
     if balancer.is_empty() {
         return Err(wrong("--balancer is empty: want the balancer's name".to_owned()));
@@ -69,7 +70,7 @@ fn base64_digit(value: u32) -> char {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::secret::Secret;
+    use crate::secret::{self, Secret};
     use std::os::unix::fs::PermissionsExt;
 
     #[test]

@@ -2,18 +2,14 @@
 //!
 //! One secret a line; the first signs, all verify, which is how one is replaced by the next. Blank lines and lines that
 //! begin with `#` are skipped; of all others every byte counts, as it does for the reference module. Secrets are wiped
-//! when dropped and are never shown: not by `Debug`, not in an error. [`load`] is the only function here that touches
-//! the world.
+//! when dropped and are never shown: not by `Debug`, not in an error. Pure; [`file`] opens the files.
+
+pub mod file;
 
 use crate::bytes::to_hex;
 use hmac::{Hmac, KeyInit, Mac};
-use nix::unistd::{getegid, getgroups};
 use sha2::Sha256;
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Largest file that is read, in bytes.
@@ -206,53 +202,6 @@ pub fn closed(mode: u32, gid: u32, groups: &[u32]) -> Result<(), Exposed> {
     }
 }
 
-/// Why a secret file could not be loaded.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct LoadError {
-    /// Exit status: 2 if the file's text or permissions are wrong, 1 if it is not there.
-    pub status: u8,
-    /// One line that names the file and says what is wanted.
-    pub message: String,
-}
-
-/// Loads the secrets of a file for a process of our own groups.
-///
-/// # Errors
-/// A file that is missing, open to others, or without a fit secret.
-pub fn load(path: &Path, weak: bool) -> Result<Secrets, LoadError> {
-    load_for(path, weak, &own_groups())
-}
-
-/// Loads the secrets of a file for a process that will be in `groups`, as after a change of user.
-///
-/// # Errors
-/// A file that is missing, open to others, or without a fit secret.
-pub fn load_for(path: &Path, weak: bool, groups: &[u32]) -> Result<Secrets, LoadError> {
-    let wrong = |status: u8, what: &dyn fmt::Display| LoadError {
-        status,
-        message: format!("secret file {}: {what}", path.display()),
-    };
-    let world = |e: io::Error| wrong(if e.kind() == io::ErrorKind::PermissionDenied { 2 } else { 1 }, &e);
-    let file = File::open(path).map_err(world)?;
-    // Asked of the open file, so that it is the one that is read.
-    let meta = file.metadata().map_err(world)?;
-    closed(meta.mode(), meta.gid(), groups).map_err(|exposed| wrong(2, &exposed))?;
-    // Room for all of it from the start: a buffer that grows leaves copies behind.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
-    let limit = u64::try_from(MAX_FILE + 1).unwrap_or(u64::MAX);
-    file.take(limit).read_to_end(&mut text).map_err(world)?;
-    parse(&text, weak).map_err(|bad| wrong(2, &bad))
-}
-
-/// The groups this process is in.
-#[must_use]
-pub fn own_groups() -> Vec<u32> {
-    let mut groups: Vec<u32> =
-        getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect();
-    groups.push(getegid().as_raw());
-    groups
-}
-
 fn oddities(line: &[u8], number: usize) -> impl Iterator<Item = Oddity> {
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
     let quoted = matches!(line, [b'"', .., b'"'] | [b'\'', .., b'\'']);
@@ -355,38 +304,5 @@ mod tests {
         let expected = "c391f8b9f5f4d1ae2c2506ae12f17b4ac81b6ac3f17949b354c1905f7549413a";
         assert_eq!(passphrase.bytes(), expected.as_bytes());
         assert_ne!(master.member_passphrase("web2", "http://10.0.0.5:8080"), passphrase);
-    }
-
-    #[test]
-    fn load_says_file_line_and_what_is_wanted() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("secret");
-        let missing = load(&path, false).unwrap_err();
-        assert_eq!(missing.status, 1);
-        assert!(
-            missing.message.starts_with(&format!("secret file {}: ", path.display())),
-            "{}",
-            missing.message
-        );
-
-        let mut file = File::create(&path).unwrap();
-        writeln!(file, "# comment\n{GOOD}").unwrap();
-        let mode = |bits| std::fs::set_permissions(&path, PermissionsExt::from_mode(bits)).unwrap();
-        mode(0o644);
-        let open = load(&path, false).unwrap_err();
-        assert_eq!(open.status, 2);
-        assert!(open.message.ends_with("readable by everybody: want chmod o= on it"), "{}", open.message);
-        mode(0o640);
-        assert_eq!(load(&path, false).unwrap().list, [Secret::new(GOOD.as_bytes())]);
-        assert_eq!(load_for(&path, false, &[]).unwrap_err().status, 2);
-        mode(0o600);
-        writeln!(file, "short").unwrap();
-        let weak = load(&path, false).unwrap_err();
-        assert_eq!((weak.status, weak.message.contains(": line 3: ")), (2, true), "{}", weak.message);
-        assert_eq!(load(&path, true).unwrap().list.len(), 2);
-        assert!(
-            load(dir.path(), true).unwrap_err().message.contains(dir.path().to_str().unwrap()),
-            "a folder"
-        );
     }
 }

@@ -1,0 +1,124 @@
+//! Who runs in the loop: services launched, replaced by a reload, drained and retired.
+
+use super::service::{Planned, Service};
+use super::{Done, Reactor, ServiceId, Slot, bank};
+use crate::clock::Now;
+use crate::members::{BalancerId, Policy};
+
+impl Reactor {
+    /// Plans anew and replaces what changed, or says why not and changes nothing.
+    pub(super) fn reload(&mut self, now: Now) {
+        let result = self.replan(now);
+        match &result {
+            Ok(()) => log::info!(target: "beacond", "configuration reloaded"),
+            Err(e) => log::error!(target: "beacond", "reload failed, nothing changed: {e}"),
+        }
+        for (id, key) in std::mem::take(&mut self.core.reload_for) {
+            let done = Done::Reloaded(result.clone());
+            self.call(id, now, |s, cx| s.done(key, done, cx));
+        }
+    }
+
+    fn replan(&mut self, now: Now) -> Result<(), String> {
+        let plan = (self.planner)()?;
+        self.open(&plan)?;
+        // Committed: from here on nothing fails for the configuration's sake.
+        self.govern(plan.balancers, now);
+        let mut old = self.running();
+        old.retain(|id| !self.services[id.index].draining);
+        let mut changed = Vec::new();
+        for planned in plan.services {
+            let name = planned.service.name();
+            let same = |id: &ServiceId| {
+                let slot = &self.services[id.index];
+                slot.name == name && slot.fingerprint == planned.fingerprint
+            };
+            match old.iter().position(same) {
+                Some(at) => drop(old.remove(at)),
+                None => changed.push((name, planned)),
+            }
+        }
+        for (name, mut planned) in changed {
+            let predecessor = old.iter().position(|id| self.services[id.index].name == name);
+            if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
+                planned.service.inherit(retired);
+            }
+            if let Err(e) = self.launch(planned, now) {
+                log::error!(target: "beacond", "{e}");
+            }
+        }
+        for id in old {
+            self.services[id.index].draining = true;
+        }
+        Ok(())
+    }
+
+    /// Puts policies in force; balancers that nobody names any more are gone.
+    pub(super) fn govern(&mut self, balancers: Vec<(String, Policy)>, now: Now) {
+        let members = &mut self.shared.members;
+        let gone: Vec<BalancerId> = members
+            .balancers()
+            .filter(|(_, name)| !balancers.iter().any(|(kept, _)| kept == name))
+            .map(|(id, _)| id)
+            .collect();
+        for id in gone {
+            members.remove(id);
+        }
+        for (name, policy) in balancers {
+            members.balancer(&name, policy, now.mono);
+        }
+    }
+
+    pub(super) fn launch(&mut self, planned: Planned, now: Now) -> Result<(), String> {
+        self.generation = self.generation.wrapping_add(1);
+        let name = planned.service.name();
+        let index = self.services.insert(Slot {
+            generation: self.generation,
+            name: name.clone(),
+            fingerprint: planned.fingerprint,
+            service: Some(planned.service),
+            draining: false,
+        });
+        let id = ServiceId { index, generation: self.generation };
+        let mut started = Ok(());
+        self.call(id, now, |s, cx| started = s.start(cx));
+        started.map_err(|e| {
+            self.retire(id, now);
+            format!("{name}: cannot start: {}", bank::plain(&e))
+        })
+    }
+
+    /// Stops a service and takes it out of the loop.
+    pub(super) fn retire(&mut self, id: ServiceId, now: Now) -> Option<Box<dyn Service>> {
+        self.call(id, now, |s, cx| s.stop(cx));
+        let slot = self.services.try_remove(id.index)?;
+        for (token, source) in &mut self.core.sources {
+            // A source that `stop` forgot must not speak for a service that is gone.
+            if source.as_ref().is_some_and(|s| s.service == id) {
+                *source = None;
+                self.core.freed.push(token);
+            }
+        }
+        slot.service
+    }
+
+    /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
+    pub(super) fn drain(&mut self, now: Now) -> bool {
+        let mut idle = true;
+        for id in self.running() {
+            if !self.core.stopping && !self.services[id.index].draining {
+                continue;
+            }
+            let mut done = false;
+            self.call(id, now, |s, cx| done = s.drain(cx));
+            if done && !self.core.stopping {
+                self.retire(id, now);
+            }
+            idle &= done;
+        }
+        if !self.core.stopping {
+            self.core.bank.close_idle();
+        }
+        idle
+    }
+}

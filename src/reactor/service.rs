@@ -1,0 +1,84 @@
+//! What a service owes the loop, and what a configuration comes to: the vocabulary of the reactor.
+
+use super::{Cx, Done, SocketSpec};
+use crate::members::Policy;
+use std::any::Any;
+use std::io;
+
+/// A service's own number for a source, a timer or a job.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct Key(pub usize);
+
+/// Why a source is ready. With [`Cx::again`] both are set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ready {
+    /// Reading makes progress, or says why it cannot.
+    pub readable: bool,
+    /// Writing makes progress, or says why it cannot.
+    pub writable: bool,
+}
+
+/// What runs in the loop: a role of the configuration, or a part of the program with sockets or timers.
+pub trait Service: Any {
+    /// Its name in log lines, and who it is across a reload: `haproxy:web`.
+    fn name(&self) -> String;
+
+    /// The sockets that [`Service::start`] will take from the bank.
+    fn sockets(&self) -> Vec<SocketSpec> {
+        Vec::new()
+    }
+
+    /// Takes sockets, registers them, arms timers. The only call that may fail.
+    ///
+    /// # Errors
+    /// Ends the program at its start; at a reload the service is dropped and the error logged.
+    fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()>;
+
+    /// A source it registered is ready. At most 64 receives or accepts; [`Cx::again`] if more is left, for events
+    /// are edge-triggered. Expect spurious ones.
+    fn ready(&mut self, _key: Key, _ready: Ready, _cx: &mut Cx<'_>) {}
+
+    /// A timer it armed is due.
+    fn timer(&mut self, _key: Key, _cx: &mut Cx<'_>) {}
+
+    /// A job it gave away is done.
+    fn done(&mut self, _key: Key, _result: Done, _cx: &mut Cx<'_>) {}
+
+    /// Members came, went or changed; at most once a turn. Compare the balancer's revision.
+    fn members_changed(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// A child of the process ended: poll your own.
+    fn child_exited(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// At a reload, before `start`: takes over what it wants from its predecessor of the same name.
+    fn inherit(&mut self, _old: Box<dyn Any>) {}
+
+    /// Puts bank sockets back, deregisters everything. Timers and jobs under way are forgotten by the loop.
+    fn stop(&mut self, cx: &mut Cx<'_>);
+
+    /// The program ends, or a reload removed this service: finish what must be finished. Asked after every turn
+    /// until it says `true`; then `stop` follows.
+    fn drain(&mut self, _cx: &mut Cx<'_>) -> bool {
+        true
+    }
+}
+
+/// A service ready to run, and what its configuration was: the same text means nothing changed.
+pub struct Planned {
+    /// The service, not started.
+    pub service: Box<dyn Service>,
+    /// Its section's effective text and the bytes of every file it names.
+    pub fingerprint: String,
+}
+
+/// What a configuration comes to.
+#[derive(Default)]
+pub struct Plan {
+    /// The services to run, in order.
+    pub services: Vec<Planned>,
+    /// The balancers and their policies.
+    pub balancers: Vec<(String, Policy)>,
+}
+
+/// Makes a [`Plan`] anew for a reload; reads files, opens nothing. `Err` is one line for the user.
+pub type Planner = Box<dyn FnMut() -> Result<Plan, String>>;
