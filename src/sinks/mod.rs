@@ -2,6 +2,7 @@
 //! the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
 //!
 //! Here: where a member's url leads, and what the table wants of each address. The comparison is [`diff`].
+//! Here: what the table wants of each address. The comparison is [`diff`].
 
 pub mod diff;
 #[cfg(feature = "exec")]
@@ -10,39 +11,19 @@ pub mod exec;
 pub mod haproxy;
 
 use self::diff::Goal;
+use crate::url::{Host, Url};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-/// Where a member's canonical url leads: `scheme://host:port`, the port always written out.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Target<'a> {
-    /// In lower case.
-    pub scheme: &'a str,
-    /// An IP address (IPv6 without its brackets) or a name.
-    pub host: &'a str,
-    /// 1 to 65535.
-    pub port: u16,
-}
-
-impl<'a> Target<'a> {
-    /// Takes a canonical url apart; `None` if it is not one.
-    #[must_use]
-    pub fn of(url: &'a [u8]) -> Option<Target<'a>> {
-        let (scheme, rest) = std::str::from_utf8(url).ok()?.split_once("://")?;
-        let (host, port) = rest.rsplit_once(':')?;
-        let bare = match host.strip_prefix('[') {
-            Some(rest) => rest.strip_suffix(']')?,
-            None => host,
-        };
-        let port = port.parse().ok().filter(|&port| port != 0)?;
-        (!scheme.is_empty() && !bare.is_empty()).then_some(Target { scheme, host: bare, port })
-    }
-
-    /// The address, if the host is one.
-    #[must_use]
-    pub fn addr(&self) -> Option<SocketAddr> {
-        self.host.parse::<IpAddr>().ok().map(|ip| SocketAddr::new(ip, self.port))
+/// The address that a member's url leads to, for sinks that take nothing else.
+///
+/// # Errors
+/// The host is a name.
+pub fn address(url: &Url) -> Result<SocketAddr, Refused> {
+    match url.host() {
+        Host::Ip(ip) => Ok(SocketAddr::new(ip, url.port())),
+        Host::Name(_) => Err(Refused::HostName),
     }
 }
 
@@ -53,8 +34,6 @@ pub enum Refused {
     HostName,
     /// It cannot talk to members of this scheme, or not as it is set up.
     Scheme(String),
-    /// Not a canonical url.
-    Url,
 }
 
 impl fmt::Display for Refused {
@@ -62,7 +41,6 @@ impl fmt::Display for Refused {
         match self {
             Refused::HostName => f.write_str("refused: host name"),
             Refused::Scheme(scheme) => write!(f, "refused: scheme {scheme}"),
-            Refused::Url => f.write_str("refused: not scheme://host:port"),
         }
     }
 }
@@ -99,30 +77,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_taken_apart() {
-        let v6 = Target::of(b"https://[2001:db8::1]:443").unwrap();
-        assert_eq!((v6.scheme, v6.host, v6.port), ("https", "2001:db8::1", 443));
-        assert_eq!(v6.addr(), Some("[2001:db8::1]:443".parse().unwrap()));
-        assert_eq!(
-            Target::of(b"http://10.0.0.5:8080").unwrap().addr(),
-            Some("10.0.0.5:8080".parse().unwrap())
-        );
-        assert_eq!(Target::of(b"http://web1.lan:80").unwrap().addr(), None);
-        for bad in [
-            "",
-            "http",
-            "http://",
-            "http://a",
-            "http://a:",
-            "http://:80",
-            "http://a:0",
-            "http://a:65536",
-            "://a:1",
-        ] {
-            assert_eq!(Target::of(bad.as_bytes()), None, "{bad}");
-        }
-        assert_eq!(Target::of(b"http://\xff:80"), None);
-        assert_eq!(Target::of(b"http://[::1:80"), None);
+    fn urls_with_names_are_refused() {
+        let of = |url: &str| address(&Url::parse(url.as_bytes()).unwrap());
+        assert_eq!(of("https://[2001:db8::1]:443"), Ok("[2001:db8::1]:443".parse().unwrap()));
+        assert_eq!(of("http://10.0.0.5:8080"), Ok("10.0.0.5:8080".parse().unwrap()));
+        assert_eq!(of("http://web1.lan:80").unwrap_err().to_string(), "refused: host name");
+        assert_eq!(Refused::Scheme("https".to_owned()).to_string(), "refused: scheme https");
     }
 
     #[test]

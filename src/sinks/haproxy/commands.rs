@@ -49,6 +49,12 @@ impl Site {
         self.options.split_ascii_whitespace().any(|have| have == word)
     }
 
+    /// Asks who HAProxy is.
+    #[must_use]
+    pub fn ask(&self) -> String {
+        "show info".to_owned()
+    }
+
     /// Reads everything about the backend.
     #[must_use]
     pub fn read(&self) -> String {

@@ -52,8 +52,9 @@ impl fmt::Display for State {
 pub struct Note {
     /// Ours to delete: we added it, or it was there at our first look.
     pub owned: bool,
-    /// It has passed its checks since it was last out of rotation.
-    pub passed: bool,
+    /// It has passed its checks since it was last out of rotation: its health then. Lower health means that it was out
+    /// in between, or has failed a check.
+    passed: Option<u32>,
     /// It was serving when HAProxy forgot it: it comes back without waiting.
     pub refill: bool,
     /// What HAProxy said to our last change.
@@ -95,10 +96,10 @@ impl Note {
         let held = row.in_maint() || row.in_drain();
         let drain = row.in_drain() && !row.in_maint();
         if !held {
-            self.passed = row.passed() || !row.has_checks();
+            self.passed = (row.passed() || !row.has_checks()).then_some(row.check_health);
             self.refill = false;
-        } else if row.in_maint() || !row.runs() {
-            self.passed = false;
+        } else if row.in_maint() || self.passed.is_some_and(|health| row.check_health < health) {
+            self.passed = None;
         }
         self.draining = drain.then(|| self.draining.unwrap_or(now));
         self.quiet = (row.in_maint() && row.conns == Some((0, 0))).then(|| self.quiet.unwrap_or(now));
@@ -111,13 +112,16 @@ impl Note {
 
     /// HAProxy has no such server (yet, or any more).
     pub fn absent(&mut self) {
-        self.passed = false;
+        self.passed = None;
         (self.gate, self.draining, self.quiet) = (None, None, None);
     }
 
     /// HAProxy has forgotten everything: another process answers.
     pub fn forgotten(&mut self) {
-        *self = Note { refill: self.refill || self.passed && self.state == State::Up, ..Note::default() };
+        *self = Note {
+            refill: self.refill || self.passed.is_some() && self.state == State::Up,
+            ..Note::default()
+        };
     }
 
     /// Where the server is, for [`crate::sinks::diff`].
@@ -126,7 +130,9 @@ impl Note {
         let level = self.level(row, now);
         let drained = row.conns.is_some_and(|(used, _)| used == 0)
             || self.draining.is_some_and(|since| now.since(since) >= limits.grace);
-        let quiet = self.quiet.is_some_and(|since| now.since(since) >= limits.quiet);
+        // Between two looks another beacond may have had it in rotation.
+        let unchanged = Duration::from_secs(row.unchanged.into()) >= limits.quiet;
+        let quiet = unchanged && self.quiet.is_some_and(|since| now.since(since) >= limits.quiet);
         let removable = self.owned && level == Level::Down && quiet;
         Have { level, weight: row.weight, owned: self.owned, drained, removable }
     }
@@ -149,7 +155,7 @@ impl Note {
         let fresh = |gate: &Gate| {
             gate.stale.is_none_or(|health| row.check_health > health) || now.since(gate.since) >= STALE
         };
-        self.passed || row.passed() && self.gate.as_ref().is_some_and(fresh)
+        self.passed.is_some() || row.passed() && self.gate.as_ref().is_some_and(fresh)
     }
 
     /// How soon to look again while it waits for its first check: quickly at first, for a backend that is about to

@@ -66,6 +66,8 @@ pub struct Row {
     pub admin: u32,
     /// The weight set at run time, before slow start.
     pub weight: u16,
+    /// Seconds since it last came into rotation or left it.
+    pub unchanged: u32,
     /// 0 none yet, 1 neutral, 2 failed, 3 passed, 4 passed but no new sessions.
     pub check_result: u8,
     /// How many checks from being down; jumps to its maximum when one passes.
@@ -146,12 +148,8 @@ pub fn snapshot(reply: &[u8], backend: &str) -> Result<Snapshot, Unread> {
     let text = std::str::from_utf8(reply).map_err(|_| Unread::Unexpected(excerpt(reply)))?;
     let mut parts =
         text.split("\n\n").map(|part| part.trim_start_matches('\n')).filter(|part| !part.is_empty());
-    let info: BTreeMap<&str, &str> =
-        parts.next().unwrap_or("").lines().filter_map(|line| line.split_once(':')).collect();
-    let field = |name| info.get(name).map(|value| value.trim());
-    let Some(pid) = field("Pid").and_then(|pid| pid.parse().ok()) else {
-        return Err(refusal(text));
-    };
+    let info = Info::of(parts.next().unwrap_or(""));
+    let process = info.process().ok_or_else(|| refusal(text))?;
     let mut rows = servers_state(parts.next().ok_or(Unread::CutShort)?, backend)?;
     let conns = servers_conn(parts.next().ok_or(Unread::CutShort)?, backend)?;
     if !text.ends_with("\n\n") {
@@ -160,12 +158,16 @@ pub fn snapshot(reply: &[u8], backend: &str) -> Result<Snapshot, Unread> {
     for row in &mut rows {
         row.conns = conns.get(row.name.as_str()).copied();
     }
-    Ok(Snapshot {
-        process: Process { pid, started: field("Start_time_sec").and_then(|s| s.parse().ok()).unwrap_or(0) },
-        stopping: field("Stopping").is_some_and(|flag| flag != "0"),
-        version: field("Version").map_or((0, 0), version),
-        rows,
-    })
+    Ok(Snapshot { process, stopping: info.stopping(), version: info.version(), rows })
+}
+
+/// Reads the reply to `show info` alone: which process answers.
+///
+/// # Errors
+/// [`Unread`] says what came instead.
+pub fn process(reply: &[u8]) -> Result<Process, Unread> {
+    let text = std::str::from_utf8(reply).map_err(|_| Unread::Unexpected(excerpt(reply)))?;
+    Info::of(text).process().ok_or_else(|| refusal(text))
 }
 
 /// What the answer to one line of commands amounts to.
@@ -173,7 +175,8 @@ pub fn snapshot(reply: &[u8], backend: &str) -> Result<Snapshot, Unread> {
 pub enum Answer {
     /// Nothing to object, as far as HAProxy says; reading back will show.
     Done,
-    /// `add server`: the name is taken. Reading back shows whether by what we want.
+    /// `add server`: the name or the number is taken; another beacond would take the same. Reading back shows
+    /// whether by what we want.
     Exists,
     /// The server is not there: we acted on what was true a moment ago.
     Gone,
@@ -195,7 +198,7 @@ pub fn answer(reply: &[u8]) -> Answer {
         .find(|line| !line.is_empty() && !FINE.iter().any(|fine| said(line, fine)));
     match objection {
         None => Answer::Done,
-        Some(line) if said(line, "Already exists") => Answer::Exists,
+        Some(line) if said(line, "Already exists") || said(line, "'id' : custom id") => Answer::Exists,
         Some(line) if said(line, "No such server") => Answer::Gone,
         Some(line) if said(line, "Permission denied") => Answer::Permission,
         Some(line) => Answer::Refused(excerpt(line)),
@@ -213,10 +216,12 @@ pub fn render(snapshot: &Snapshot, backend: &str) -> String {
     );
     for row in rows {
         let addr = row.addr.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
-        let Row { name, id, port, op, admin, weight, check_result, check_health, check_state, .. } = row;
+        let Row {
+            name, id, port, op, admin, weight, unchanged, check_result, check_health, check_state, ..
+        } = row;
         let _ = writeln!(
             out,
-            "3 {backend} {id} {name} {addr} {op} {admin} {weight} 0 1 1 {check_result} {check_health} {check_state} 0 0 1 - {port} - 0 0 - - 0"
+            "3 {backend} {id} {name} {addr} {op} {admin} {weight} 0 {unchanged} 1 {check_result} {check_health} {check_state} 0 0 1 - {port} - 0 0 - - 0"
         );
     }
     let _ = writeln!(out, "\n{CONN_HEADER}");
@@ -231,6 +236,30 @@ pub fn render(snapshot: &Snapshot, backend: &str) -> String {
     }
     out.push('\n');
     out
+}
+
+/// The lines of `show info`.
+struct Info<'a>(BTreeMap<&'a str, &'a str>);
+
+impl<'a> Info<'a> {
+    fn of(part: &'a str) -> Info<'a> {
+        let fields = part.lines().filter_map(|line| line.split_once(':'));
+        Info(fields.map(|(name, value)| (name, value.trim())).collect())
+    }
+
+    fn process(&self) -> Option<Process> {
+        let pid = self.0.get("Pid")?.parse().ok()?;
+        let started = self.0.get("Start_time_sec").and_then(|secs| secs.parse().ok()).unwrap_or(0);
+        Some(Process { pid, started })
+    }
+
+    fn stopping(&self) -> bool {
+        self.0.get("Stopping").is_some_and(|flag| *flag != "0")
+    }
+
+    fn version(&self) -> (u16, u16) {
+        self.0.get("Version").map_or((0, 0), |text| version(text))
+    }
 }
 
 fn servers_state(part: &str, backend: &str) -> Result<Vec<Row>, Unread> {
@@ -254,6 +283,7 @@ fn row(fields: &Fields<'_, '_>) -> Option<Row> {
         op: fields.number("srv_op_state")?,
         admin: fields.number("srv_admin_state")?,
         weight: fields.number("srv_uweight")?,
+        unchanged: fields.number("srv_time_since_last_change")?,
         check_result: fields.number("srv_check_result")?,
         check_health: fields.number("srv_check_health")?,
         check_state: fields.number("srv_check_state")?,
@@ -350,9 +380,101 @@ const CONN_HEADER: &str = "# bkname/svname bkid/svid addr port - purge_delay use
 #[doc(hidden)]
 pub fn fuzz_haproxy_replies(data: &[u8]) {
     let _ = answer(data);
+    let _ = process(data);
     if let Ok(first) = snapshot(data, "dyn") {
         let text = render(&first, "dyn");
         let again = snapshot(text.as_bytes(), "dyn").expect("what we write, we read");
         assert_eq!(again, first, "{text}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seed(name: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/haproxy_replies");
+        std::fs::read(format!("{folder}/{name}")).unwrap()
+    }
+
+    #[test]
+    fn a_backend_as_haproxy_2_6_shows_it() {
+        let seen = snapshot(&seed("read_v6_and_maint"), "dyn").unwrap();
+        assert_eq!((seen.version, seen.stopping), ((2, 6), false));
+        assert!(seen.process.pid > 1 && seen.process.started > 1_700_000_000);
+        let names: Vec<&str> = seen.rows.iter().map(|row| row.name.as_str()).collect();
+        assert_eq!(names, ["b-127.31.1.1:18081", "b-127.31.1.1:18082", "b-127.31.1.1:18083", "b-::1:80"]);
+        let up = &seen.rows[1];
+        assert!(up.runs() && up.passed() && up.has_checks() && up.checks_enabled());
+        assert!(!up.in_maint() && !up.in_drain());
+        assert_eq!((up.weight, up.conns, up.port, up.id), (1, Some((0, 1)), 18082, 504_189));
+        let new = &seen.rows[3];
+        assert!(new.in_maint() && new.has_checks() && !new.checks_enabled() && !new.passed() && !new.runs());
+        assert_eq!((new.addr, new.conns), (Some("::1".parse().unwrap()), Some((0, 0))));
+        assert_eq!(process(&seed("info")), Ok(seen.process));
+    }
+
+    #[test]
+    fn what_comes_instead_of_a_backend() {
+        assert_eq!(snapshot(&seed("read_no_backend"), "nope"), Err(Unread::NoBackend));
+        assert_eq!(snapshot(&seed("permission"), "dyn"), Err(Unread::Permission));
+        assert_eq!(snapshot(b"", "dyn"), Err(Unread::CutShort));
+        assert_eq!(
+            snapshot(b"220 mail ESMTP\r\n", "dyn"),
+            Err(Unread::Unexpected("220 mail ESMTP".to_owned()))
+        );
+        assert_eq!(snapshot(&seed("read_dyn"), "other"), Err(Unread::CutShort), "rows of another backend");
+        assert!(matches!(process(b"\xff"), Err(Unread::Unexpected(_))));
+    }
+
+    #[test]
+    fn a_reply_cut_anywhere_is_no_reply() {
+        let whole = seed("read_v6_and_maint");
+        for end in 0..whole.len() {
+            assert!(snapshot(&whole[..end], "dyn").is_err(), "{end}");
+        }
+    }
+
+    #[test]
+    fn answers() {
+        for (name, want) in [
+            ("registered", Answer::Done),
+            ("deleted", Answer::Done),
+            ("exists", Answer::Exists),
+            ("id_taken", Answer::Exists),
+            ("no_such_server", Answer::Gone),
+            ("permission", Answer::Permission),
+        ] {
+            assert_eq!(answer(&seed(name)), want, "{name}");
+        }
+        for (name, words) in [
+            ("static", "Backend must use a dynamic load balancing"),
+            ("cookie", "'cookie' option is not accepted"),
+            ("unknown_keyword", "unknown keyword 'bogus'"),
+            ("no_such_backend", "No such backend"),
+            ("not_in_maint", "Only servers in maintenance mode"),
+            ("weight_300", "Absolute weight can only be"),
+            ("unknown_command", "Unknown command"),
+        ] {
+            let Answer::Refused(said) = answer(&seed(name)) else { panic!("{name}") };
+            assert!(said.starts_with(words), "{said}");
+        }
+        assert_eq!(answer(b"\n\n\n"), Answer::Done);
+        let endless = vec![b'x'; 10_000];
+        assert!(matches!(answer(&endless), Answer::Refused(said) if said.len() == EXCERPT));
+    }
+
+    #[test]
+    fn seeds_and_damaged_seeds_do_no_harm() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/haproxy_replies");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let whole = std::fs::read(file.unwrap().path()).unwrap();
+            fuzz_haproxy_replies(&whole);
+            for at in (0..whole.len()).step_by(7) {
+                let mut damaged = whole.clone();
+                damaged[at] = damaged[at].wrapping_add(1 + u8::try_from(at % 200).unwrap());
+                fuzz_haproxy_replies(&damaged);
+            }
+        }
     }
 }

@@ -2,15 +2,18 @@
 //!
 //! A cycle is: read everything, compare with what is wanted, change a few servers (one line and one connection
 //! each), read again; until a comparison finds nothing to do. Only reading back counts: an answer explains a failure, it never
-//! proves a success. Pure: no socket, no clock, no log; the service sends the lines, brings the replies, and
+//! proves a success. In between it asks once a second whether it is still the same HAProxy, for a reload empties the backend and tells
+//! nobody. Pure: no socket, no clock, no log; the service sends the lines, brings the replies, and
 //! prints the news.
 
-use super::commands::{Site, free_id};
-use super::notes::{Limits, Note, State};
-use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, snapshot};
+mod decide;
+
+use super::commands::Site;
+use super::notes::{Note, State};
+use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, process, snapshot};
 use crate::clock::{Mono, micros};
 use crate::sinks::Want;
-use crate::sinks::diff::{Change, Goal, Have, Level, Step, diff};
+use crate::sinks::diff::Change;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -53,14 +56,32 @@ pub struct Machine {
     trouble: Option<Trouble>,
     warned: Option<(String, Mono)>,
     news: Vec<News>,
+    views_moved: bool,
 }
 
 #[derive(Debug)]
 enum Phase {
-    Idle { until: Mono },
+    /// Asks at `until` whether it is still the same HAProxy, and reads everything at `look_at`.
+    Idle {
+        until: Mono,
+        look_at: Mono,
+    },
+    Asking {
+        look_at: Mono,
+    },
     Reading,
     Looked(Snapshot),
-    Changing { now: Option<Change<SocketAddr>>, then: VecDeque<(Change<SocketAddr>, String)> },
+    Changing {
+        now: Option<Change<SocketAddr>>,
+        then: VecDeque<(Change<SocketAddr>, String)>,
+    },
+}
+
+impl Phase {
+    /// Rests until it reads everything.
+    fn look_at(at: Mono) -> Phase {
+        Phase::Idle { until: at, look_at: at }
+    }
 }
 
 /// HAProxy does not answer, or not as it should.
@@ -79,12 +100,13 @@ impl Machine {
         Machine {
             site,
             pace,
-            phase: Phase::Idle { until: Mono::ZERO },
+            phase: Phase::look_at(Mono::ZERO),
             process: None,
             notes: BTreeMap::new(),
             trouble: None,
             warned: None,
             news: Vec::new(),
+            views_moved: false,
         }
     }
 
@@ -101,8 +123,10 @@ impl Machine {
 
     /// The table has changed: looks at once, unless HAProxy is in trouble.
     pub fn members_changed(&mut self, now: Mono) {
-        if let (Phase::Idle { until }, None) = (&mut self.phase, &self.trouble) {
-            *until = now.min(*until);
+        match &mut self.phase {
+            Phase::Idle { .. } if self.trouble.is_none() => self.phase = Phase::look_at(now),
+            Phase::Asking { look_at } => *look_at = now,
+            _ => {}
         }
     }
 
@@ -110,21 +134,24 @@ impl Machine {
     pub fn next(&mut self, want: &Want, now: Mono) -> Todo {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Reading) {
-                Phase::Idle { until } if now < until => {
-                    self.phase = Phase::Idle { until };
+                Phase::Idle { until, look_at } if now < until => {
+                    self.phase = Phase::Idle { until, look_at };
                     return Todo::Wait(until);
                 }
+                Phase::Idle { look_at, .. } if now < look_at => {
+                    self.phase = Phase::Asking { look_at };
+                    return Todo::Send(self.site.ask());
+                }
                 Phase::Idle { .. } => return Todo::Send(self.site.read()),
-                Phase::Reading => return Todo::Wait(Mono::NEVER),
                 Phase::Looked(snapshot) => self.phase = self.decide(&snapshot, want, now),
                 Phase::Changing { now: None, mut then } => match then.pop_front() {
                     Some((change, line)) => {
                         self.phase = Phase::Changing { now: Some(change), then };
                         return Todo::Send(line);
                     }
-                    None => self.phase = Phase::Idle { until: now },
+                    None => self.phase = Phase::look_at(now),
                 },
-                waiting @ Phase::Changing { now: Some(_), .. } => {
+                waiting @ (Phase::Asking { .. } | Phase::Reading | Phase::Changing { now: Some(_), .. }) => {
                     self.phase = waiting;
                     return Todo::Wait(Mono::NEVER);
                 }
@@ -135,6 +162,13 @@ impl Machine {
     /// The whole reply to the line sent last. `random` spreads out the retries of several machines.
     pub fn answered(&mut self, reply: &[u8], now: Mono, random: u64) {
         match std::mem::replace(&mut self.phase, Phase::Reading) {
+            Phase::Asking { look_at } => match process(reply) {
+                Ok(same) if self.process == Some(same) => {
+                    self.phase = Phase::Idle { until: look_at.min(now.after(PULSE)), look_at };
+                }
+                Ok(_) => self.phase = Phase::look_at(now),
+                Err(why) => self.failed(&why.to_string(), now, random),
+            },
             Phase::Reading => match snapshot(reply, &self.site.backend).map_err(|why| self.unread(&why)) {
                 Ok(seen) if seen.stopping => self.failed("the old process answered", now, random),
                 Ok(seen) if too_old(seen.version) => {
@@ -174,7 +208,8 @@ impl Machine {
             self.news.push(News { warn: true, text: why.to_owned() });
         }
         self.trouble = Some(Trouble { text: why.to_owned(), repeats, writing });
-        self.phase = Phase::Idle { until: now.after(back_off(repeats, random)) };
+        self.views_moved = true;
+        self.phase = Phase::look_at(now.after(back_off(repeats, random)));
     }
 
     /// What has happened since the last call, for the log.
@@ -190,10 +225,9 @@ impl Machine {
         (state, self.trouble.as_ref().map(|trouble| trouble.text.as_str()).or(error))
     }
 
-    /// What keeps HAProxy from being driven, if anything.
-    #[must_use]
-    pub fn trouble(&self) -> Option<&str> {
-        self.trouble.as_ref().map(|trouble| trouble.text.as_str())
+    /// Whether [`Machine::view`] may have changed since this was last asked.
+    pub fn views_moved(&mut self) -> bool {
+        std::mem::take(&mut self.views_moved)
     }
 
     fn unread(&self, why: &Unread) -> String {
@@ -216,6 +250,7 @@ impl Machine {
 
     fn recovered(&mut self) {
         if self.trouble.take().is_some() {
+            self.views_moved = true;
             self.tell("HAProxy is back".to_owned());
         }
     }
@@ -263,142 +298,6 @@ impl Machine {
     fn rows<'a>(&self, seen: &'a Snapshot) -> Vec<(SocketAddr, &'a Row)> {
         seen.rows.iter().filter_map(|row| Some((self.site.addr(&row.name)?, row))).collect()
     }
-
-    /// Compares, and lines up the first changes; or finds nothing to do for a while.
-    fn decide(&mut self, seen: &Snapshot, want: &Want, now: Mono) -> Phase {
-        let rows: BTreeMap<SocketAddr, &Row> = self.rows(seen).into_iter().collect();
-        self.notes.retain(|addr, _| want.servers.contains_key(addr) || rows.contains_key(addr));
-        let limits = Limits { grace: self.pace.grace, quiet: quiet(seen.version) };
-        let mut have = BTreeMap::new();
-        for (&addr, &row) in &rows {
-            let note = self.notes.entry(addr).or_default();
-            have.insert(addr, if is_at(row, addr) { note.have(row, &limits, now) } else { FOREIGN });
-        }
-        let changes = diff(&want.servers, &have, want.settled);
-        if changes.is_empty() {
-            self.recovered();
-        }
-        let mut until = now.after(self.pace.every);
-        let mut taken: BTreeSet<u32> = seen.rows.iter().map(|row| row.id).collect();
-        let mut lines = VecDeque::new();
-        let mut errors = BTreeMap::new();
-        for change in changes {
-            let from = have.get(&change.key).map(|have| have.level);
-            let note = self.notes.entry(change.key).or_default();
-            if let Some(again_at) = note.blocked(change.step, from, now) {
-                until = until.min(again_at);
-                errors.insert(change.key, note.complaint(change.step));
-            } else if lines.len() < BATCH {
-                note.attempt(change.step, from, now);
-                let checks = rows.get(&change.key).is_some_and(|row| row.has_checks());
-                lines.push_back((change, self.line(change, checks && from == Some(Level::Down), &mut taken)));
-            }
-        }
-        self.report(&rows, &have, want, &mut errors, now);
-        if lines.is_empty() {
-            Phase::Idle { until: until.min(self.next_look(&have, want, now)) }
-        } else {
-            Phase::Changing { now: None, then: lines }
-        }
-    }
-
-    /// The words for one change. `unchecked`: the server's checks have rested, so they come first.
-    fn line(&mut self, change: Change<SocketAddr>, unchecked: bool, taken: &mut BTreeSet<u32>) -> String {
-        let (site, addr) = (&self.site, change.key);
-        match change.step {
-            Step::Add(weight) => {
-                let note = self.notes.entry(addr).or_default();
-                note.owned = true;
-                let id = free_id(&site.name(addr), |id| taken.contains(&id));
-                taken.insert(id);
-                let at_once = note.refill || !site.checks();
-                if at_once { site.add_ready(addr, id, weight) } else { site.add_checked(addr, id) }
-            }
-            Step::Enable(_) if unchecked => site.check(addr),
-            Step::Enable(weight) => site.ready(addr, weight),
-            Step::Weight(weight) => site.weight(addr, weight),
-            Step::Drain => site.drain(addr),
-            Step::Disable => site.disable(addr),
-            Step::Remove => site.remove(addr),
-        }
-    }
-
-    /// When to look again although nothing is to be done: soon while a first check or the end of a drain is awaited.
-    fn next_look(&self, have: &BTreeMap<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
-        let soon = have.iter().filter_map(|(addr, have)| match (want.servers.get(addr), have.level) {
-            (Some(Goal::Up(_)), Level::Checking) => self.notes.get(addr).map(|note| note.gate_poll(now)),
-            (Some(Goal::Drain), Level::Draining) => Some(DRAIN_POLL),
-            (None, Level::Draining) if want.settled && have.owned => Some(DRAIN_POLL),
-            _ => None,
-        });
-        soon.min().map_or(Mono::NEVER, |pause| now.after(pause))
-    }
-
-    /// Takes down where every server stands, and tells what is new.
-    fn report(
-        &mut self,
-        rows: &BTreeMap<SocketAddr, &Row>,
-        have: &BTreeMap<SocketAddr, Have>,
-        want: &Want,
-        errors: &mut BTreeMap<SocketAddr, String>,
-        now: Mono,
-    ) {
-        let mut news = Vec::new();
-        let mut warnings = Vec::new();
-        for (&addr, note) in &mut self.notes {
-            let wanted = matches!(want.servers.get(&addr), Some(Goal::Up(_)));
-            note.refill &= wanted;
-            let state = match (rows.get(&addr), have.get(&addr)) {
-                (Some(row), Some(have)) => state(row, have, addr, wanted),
-                _ => State::Absent,
-            };
-            let error = errors.remove(&addr).or_else(|| match state {
-                State::Foreign if wanted => Some(format!("balancer add failed: {state}")),
-                State::Failing => Some("health check failed".to_owned()),
-                _ => None,
-            });
-            let weight = have.get(&addr).filter(|_| state == State::Up).map_or(0, |have| have.weight);
-            if (note.state, note.weight) != (state, weight) && !std::mem::take(&mut note.found) {
-                news.push(match state {
-                    State::Up => format!("{addr} is up, weight {weight}"),
-                    State::Absent => format!("{addr} is gone"),
-                    _ => format!("{addr} is {state}"),
-                });
-            }
-            if let Some(error) = &error
-                && note.error.as_ref() != Some(error)
-                && state != State::Failing
-            {
-                warnings.push((addr, error.clone()));
-            }
-            (note.state, note.weight, note.error) = (state, weight, error);
-        }
-        news.into_iter().for_each(|text| self.tell(text));
-        warnings.into_iter().for_each(|(addr, error)| self.warn(addr, error, now));
-    }
-
-    /// Warns about one server, unless the same was just said of another: one wrong option fails for all of them.
-    fn warn(&mut self, addr: SocketAddr, error: String, now: Mono) {
-        if self.warned.as_ref().is_some_and(|(last, until)| *last == error && now < *until) {
-            return;
-        }
-        self.news.push(News { warn: true, text: format!("{addr}: {error}") });
-        self.warned = Some((error, now.after(SAME_WARNING)));
-    }
-}
-
-/// Where a server stands, for people.
-fn state(row: &Row, have: &Have, addr: SocketAddr, wanted: bool) -> State {
-    match have.level {
-        _ if !is_at(row, addr) => State::Foreign,
-        Level::Up if row.runs() => State::Up,
-        Level::Up => State::Failing,
-        Level::Draining if wanted => State::Checking,
-        Level::Checking if wanted => State::Checking,
-        Level::Checking | Level::Draining => State::Draining,
-        Level::Down => State::Down,
-        Level::Operator => State::Operator,
-    }
 }
 
 fn is_at(row: &Row, addr: SocketAddr) -> bool {
@@ -410,12 +309,6 @@ fn too_old(version: (u16, u16)) -> bool {
     version < (2, 6) && version != (0, 0)
 }
 
-/// How long a server is without connections before it is deleted. Below 2.9 HAProxy itself does not look whether a
-/// stream still points at it (haproxy#2298).
-fn quiet(version: (u16, u16)) -> Duration {
-    if version < (2, 9) { Duration::from_secs(30) } else { Duration::from_secs(5) }
-}
-
 /// 0.25 to 30 s, ever longer, and never the same for two machines.
 fn back_off(repeats: u32, random: u64) -> Duration {
     let longest = (FIRST_BACK_OFF * 2_u32.saturating_pow(repeats.min(10))).min(LONGEST_BACK_OFF);
@@ -423,13 +316,7 @@ fn back_off(repeats: u32, random: u64) -> Duration {
     Duration::from_micros(half + random % half)
 }
 
-/// A server with a name of ours at another address: somebody else's, not touched.
-const FOREIGN: Have =
-    Have { level: Level::Operator, weight: 0, owned: false, drained: false, removable: false };
-
-/// Changes between two looks: enough that a refill of hundreds reads little, few enough that none acts on old news.
-const BATCH: usize = 16;
-const DRAIN_POLL: Duration = Duration::from_secs(1);
 const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
-const SAME_WARNING: Duration = Duration::from_secs(60);
+/// How soon a reload is noticed; until then a backend of run-time servers alone answers 503.
+const PULSE: Duration = Duration::from_secs(1);

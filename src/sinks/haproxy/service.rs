@@ -1,0 +1,322 @@
+//! The sink at work: carries the machine's lines to HAProxy and its replies back, and shows what came of them.
+//!
+//! One exchange at a time, with a deadline for connecting and one for the reply; between them a timer. Every decision is the
+//! machine's.
+
+use super::exchange::{Exchange, Progress};
+use super::machine::{Machine, News, Todo};
+use super::notes::State;
+use super::{Config, Door, accept_scheme};
+use crate::clock::Mono;
+use crate::members::{BalancerId, MemberId, State as MemberState};
+use crate::reactor::bank::plain;
+use crate::reactor::{Cx, Done, Job, Key, Ready, Service};
+use crate::sinks::diff::Goal;
+use crate::sinks::{Refused, Want, address};
+use crate::url::Url;
+use crate::views::{SinkId, ViewState};
+use crate::wheel::TimerId;
+use std::any::Any;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A backend of HAProxy that follows a balancer.
+pub struct Haproxy {
+    config: Config,
+    machine: Machine,
+    task: Task,
+    timer: Option<TimerId>,
+    /// Where the door's name led; the first is tried next.
+    found: Vec<SocketAddr>,
+    table: Table,
+}
+
+/// What is under way.
+enum Task {
+    /// Nothing; the timer says when to look again.
+    Rest,
+    /// The door's name is being looked up, for this line.
+    Resolve(String),
+    /// A line is being exchanged; first the connection is awaited, then the reply.
+    Exchange { exchange: Exchange, awaits: Option<Wait> },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    Connection,
+    Reply,
+}
+
+/// The balancer's members as the machine needs them, taken over when they change.
+#[derive(Default)]
+struct Table {
+    balancer: Option<BalancerId>,
+    sink: Option<SinkId>,
+    revision: u64,
+    want: Want,
+    members: Vec<(MemberId, Result<SocketAddr, Refused>)>,
+}
+
+impl Haproxy {
+    /// A sink that has not started.
+    #[must_use]
+    pub fn new(config: Config) -> Haproxy {
+        Haproxy {
+            machine: Machine::new(config.site.clone(), config.pace),
+            config,
+            task: Task::Rest,
+            timer: None,
+            found: Vec::new(),
+            table: Table::default(),
+        }
+    }
+
+    /// Does what the machine says, until there is something to wait for.
+    fn proceed(&mut self, cx: &mut Cx<'_>) {
+        while matches!(self.task, Task::Rest) {
+            let changed = self.table.refresh(&self.name(), &self.config, cx);
+            let todo = self.machine.next(&self.table.want, cx.now.mono);
+            self.tell();
+            if self.machine.views_moved() || changed {
+                self.table.show(&self.machine, cx);
+            }
+            match todo {
+                Todo::Send(line) => self.send(line, cx),
+                Todo::Wait(at) => return self.wake_at(at, cx),
+            }
+        }
+    }
+
+    fn send(&mut self, line: String, cx: &mut Cx<'_>) {
+        log::debug!(target: "haproxy", "{}: sends {line}", self.name());
+        let begun = match (&self.config.door, self.found.first()) {
+            (Door::Path(path), _) => Exchange::over_unix(path, &line, SOCKET, cx),
+            (Door::Addr(addr), _) | (Door::Name(..), Some(addr)) => {
+                Exchange::over_tcp(*addr, &line, SOCKET, cx)
+            }
+            (Door::Name(host, port), None) => {
+                match cx.offload(RESOLVED, Job::Resolve { host: host.clone(), port: *port }) {
+                    Ok(()) => self.task = Task::Resolve(line),
+                    Err(_) => self.fail("the resolver is busy", cx),
+                }
+                return;
+            }
+        };
+        match begun {
+            Ok(exchange) => {
+                self.task = Task::Exchange { exchange, awaits: None };
+                self.advance(cx);
+            }
+            Err(why) => self.fail(&why, cx),
+        }
+    }
+
+    /// Goes on with the exchange under way.
+    fn advance(&mut self, cx: &mut Cx<'_>) {
+        let Task::Exchange { exchange, awaits } = &mut self.task else { return };
+        let progress = match exchange.advance(cx.scratch) {
+            Ok(progress) => progress,
+            Err(why) => return self.fail(&why, cx),
+        };
+        let (wait, patience) = match progress {
+            Progress::Done => {
+                let random = cx.random();
+                self.machine.answered(exchange.reply(), cx.now.mono, random);
+                return self.rest(cx);
+            }
+            Progress::Connecting => (Wait::Connection, CONNECT_TIME),
+            Progress::Waiting | Progress::More => (Wait::Reply, REPLY_TIME),
+        };
+        if awaits.replace(wait) != Some(wait) {
+            self.wake_at(cx.now.mono.after(patience), cx);
+        }
+        if progress == Progress::More {
+            cx.again(SOCKET);
+        }
+    }
+
+    /// What was under way has failed.
+    fn fail(&mut self, why: &str, cx: &mut Cx<'_>) {
+        let random = cx.random();
+        self.machine.failed(why, cx.now.mono, random);
+        if !self.found.is_empty() {
+            self.found.remove(0);
+        }
+        self.rest(cx);
+    }
+
+    /// Ends what was under way.
+    fn rest(&mut self, cx: &mut Cx<'_>) {
+        if let Task::Exchange { exchange, .. } = std::mem::replace(&mut self.task, Task::Rest) {
+            exchange.close(cx);
+        }
+        if let Some(timer) = self.timer.take() {
+            cx.cancel(timer);
+        }
+    }
+
+    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
+        if let Some(timer) = self.timer.take() {
+            cx.cancel(timer);
+        }
+        self.timer = Some(cx.arm(TIMER, at));
+    }
+
+    /// Prints the machine's news.
+    fn tell(&mut self) {
+        let name = self.name();
+        for News { warn, text } in self.machine.news() {
+            let level = if warn { log::Level::Warn } else { log::Level::Info };
+            log::log!(target: "haproxy", level, "{name}: {text}");
+        }
+    }
+}
+
+impl Service for Haproxy {
+    fn name(&self) -> String {
+        format!("haproxy:{}", self.config.site.backend)
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
+        self.proceed(cx);
+        Ok(())
+    }
+
+    fn ready(&mut self, _key: Key, _ready: Ready, cx: &mut Cx<'_>) {
+        self.advance(cx);
+        self.proceed(cx);
+    }
+
+    fn timer(&mut self, _key: Key, cx: &mut Cx<'_>) {
+        self.timer = None;
+        match self.task {
+            Task::Exchange { awaits: Some(Wait::Reply), .. } => {
+                self.fail("HAProxy did not answer within 2 s", cx);
+            }
+            Task::Exchange { .. } => self.fail("HAProxy could not be reached within 1 s", cx),
+            Task::Rest | Task::Resolve(_) => {}
+        }
+        self.proceed(cx);
+    }
+
+    fn done(&mut self, _key: Key, result: Done, cx: &mut Cx<'_>) {
+        if let (Done::Resolved(result), Task::Resolve(line)) = (result, &mut self.task) {
+            let line = std::mem::take(line);
+            self.task = Task::Rest;
+            match result {
+                Ok(found) => {
+                    self.found = found;
+                    self.send(line, cx);
+                }
+                Err(e) => self.fail(&format!("cannot resolve HAProxy's host: {}", plain(&e)), cx),
+            }
+            self.proceed(cx);
+        }
+    }
+
+    fn members_changed(&mut self, cx: &mut Cx<'_>) {
+        if self.table.is_behind(&self.config.balancer, cx) {
+            self.machine.members_changed(cx.now.mono);
+            self.proceed(cx);
+        }
+    }
+
+    fn inherit(&mut self, old: Box<dyn Any>) {
+        if let Ok(old) = old.downcast::<Haproxy>()
+            && old.config.door == self.config.door
+        {
+            self.machine = old.machine;
+            self.machine.reconfigure(self.config.site.clone(), self.config.pace);
+        }
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.rest(cx);
+        if let Some(sink) = self.table.sink.take() {
+            cx.shared.views.remove(sink);
+        }
+    }
+}
+
+impl Table {
+    fn is_behind(&self, name: &str, cx: &Cx<'_>) -> bool {
+        let balancer = cx.shared.members.find(name);
+        balancer != self.balancer || balancer.is_some_and(|b| cx.shared.members.revision(b) != self.revision)
+    }
+
+    /// Takes over what the members have become; true if that is anything new.
+    fn refresh(&mut self, sink: &str, config: &Config, cx: &mut Cx<'_>) -> bool {
+        if self.is_behind(&config.balancer, cx) {
+            *self = match cx.shared.members.find(&config.balancer) {
+                Some(balancer) => Table::of(balancer, sink, config, cx),
+                None => Table::default(),
+            };
+            self.settle(cx);
+            return true;
+        }
+        self.settle(cx);
+        false
+    }
+
+    fn of(balancer: BalancerId, sink: &str, config: &Config, cx: &mut Cx<'_>) -> Table {
+        let members = &cx.shared.members;
+        let mut table = Table {
+            balancer: Some(balancer),
+            sink: Some(cx.shared.views.sink(sink, balancer)),
+            revision: members.revision(balancer),
+            ..Table::default()
+        };
+        for (id, member) in members.members(balancer) {
+            let Ok(url) = Url::parse(member.url()) else { continue };
+            let at = accept_scheme(&config.site, url.scheme()).and_then(|()| address(&url));
+            if let Ok(addr) = at {
+                let goal = match member.state() {
+                    MemberState::Up => Goal::Up(member.weight()),
+                    MemberState::Left => Goal::Drain,
+                    MemberState::Down => Goal::Out,
+                };
+                table.want.add(addr, goal);
+            }
+            table.members.push((id, at));
+        }
+        table
+    }
+
+    fn settle(&mut self, cx: &Cx<'_>) {
+        self.want.settled = self.balancer.is_some_and(|b| cx.shared.members.settled(b, cx.now.mono));
+    }
+
+    /// Shows where every member stands.
+    fn show(&self, machine: &Machine, cx: &mut Cx<'_>) {
+        let Some(sink) = self.sink else { return };
+        for (member, at) in &self.members {
+            match at {
+                Ok(addr) => {
+                    let (state, error) = machine.view(*addr);
+                    cx.shared.views.set(sink, *member, view_state(state), error);
+                }
+                Err(refused) => {
+                    cx.shared.views.set(sink, *member, ViewState::Refused, Some(&refused.to_string()));
+                }
+            }
+        }
+    }
+}
+
+fn view_state(state: State) -> ViewState {
+    match state {
+        State::Up => ViewState::Up,
+        State::Checking => ViewState::Checking,
+        State::Draining => ViewState::Draining,
+        State::Operator => ViewState::Operator,
+        State::Absent | State::Failing | State::Down | State::Foreign => ViewState::Down,
+    }
+}
+
+const SOCKET: Key = Key(0);
+const TIMER: Key = Key(1);
+const RESOLVED: Key = Key(2);
+
+const CONNECT_TIME: Duration = Duration::from_secs(1);
+const REPLY_TIME: Duration = Duration::from_secs(2);
