@@ -13,7 +13,6 @@ use beacond::tools::check;
 use proptest::prelude::*;
 use std::ffi::OsString;
 use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 const HOST: &str = "node7";

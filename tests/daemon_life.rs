@@ -1,4 +1,10 @@
 //! The life of a daemon: start, errors, reload, control socket, state file, end.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "a test stands outside the loop, and fails where it cannot go on"
+)]
 
 mod common;
 

@@ -54,6 +54,8 @@ pub fn own_groups() -> Vec<u32> {
 mod tests {
     use super::super::Secret;
     use super::*;
+    use std::io::Write;
+    use std::os::unix::fs::PermissionsExt;
 
     const GOOD: &str = "correct-horse-battery-staple";
 

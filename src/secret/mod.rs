@@ -237,8 +237,6 @@ pub fn fuzz_secret(data: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
-    use std::os::unix::fs::PermissionsExt;
 
     const GOOD: &str = "0123456789012345678901";
 
