@@ -1,11 +1,15 @@
 //! Every fuzz function holds over its seeds on a stable compiler as well; and every one has seeds and a target.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use beacond::{beacon, config, http1, members, secret, sinks, state_text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const TARGETS: [(&str, fn(&[u8])); 10] = [
+/// A fuzz function and the name of its target.
+type Target = (&'static str, fn(&[u8]));
+
+const TARGETS: [Target; 10] = [
     ("admission", beacon::admission::fuzz_admission),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),

@@ -294,7 +294,7 @@ impl Table {
             match at {
                 Ok(addr) => {
                     let (state, error) = machine.view(*addr);
-                    cx.shared.views.set(sink, *member, view_state(state), error);
+                    cx.shared.views.set(sink, *member, view_state(state, error.is_some()), error);
                 }
                 Err(refused) => {
                     cx.shared.views.set(sink, *member, ViewState::Refused, Some(&refused.to_string()));
@@ -304,13 +304,16 @@ impl Table {
     }
 }
 
-fn view_state(state: State) -> ViewState {
+fn view_state(state: State, failed: bool) -> ViewState {
     match state {
         State::Up => ViewState::Up,
         State::Checking => ViewState::Checking,
         State::Draining => ViewState::Draining,
         State::Operator => ViewState::Operator,
-        State::Absent | State::Failing | State::Down | State::Foreign => ViewState::Down,
+        State::Foreign => ViewState::Refused,
+        // Not there, and HAProxy has said why.
+        State::Absent if failed => ViewState::Refused,
+        State::Absent | State::Failing | State::Down => ViewState::Down,
     }
 }
 
