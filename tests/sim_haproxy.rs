@@ -1,9 +1,11 @@
-//! The HAProxy machine against a model of HAProxy 2.6 on virtual time: one that loses connections, cuts and invents
-//! replies, claims what it did not do, restarts, and is edited by an operator and by a second beacond.
+//! The HAProxy machine against a model of HAProxy 2.6 on virtual time: one that loses connections, cuts and
+//! invents replies, claims what it did not do, restarts, and is edited by an operator and by a second
+//! beacond.
 //!
-//! Whatever happened, once it stops happening the backend becomes what the table wants, and then nothing more is
-//! written. On the way the model checks each command: nothing that is not ours, nothing under the operator's hand,
-//! nothing deleted in haste, nobody in rotation unchecked. A failing run prints its seed: `SEED=n cargo test --test sim_haproxy`.
+//! Whatever happened, once it stops happening the backend becomes what the table wants, and then nothing more
+//! is written. On the way the model checks each command: nothing that is not ours, nothing under the
+//! operator's hand, nothing deleted in haste, nobody in rotation unchecked. A failing run prints its seed:
+//! `SEED=n cargo test --test sim_haproxy`.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of a test")]
 
@@ -183,10 +185,13 @@ fn a_refused_addition_waits_a_minute_and_is_told_once() {
     assert_eq!(world.haproxy.writes, 5);
     assert_eq!(world.count("balancer add failed: Backend must use a dynamic"), 1, "{:?}", world.log);
     let (state, error) = world.machines[0].view(address(3));
-    assert_eq!(state, State::Absent);
+    assert_eq!(state, State::Refused);
     assert!(error.unwrap().starts_with("balancer add failed: Backend must"), "{error:?}");
+    world.run(100 * SECOND);
+    assert_eq!(world.haproxy.writes, 15);
+    assert_eq!(world.count("balancer add failed"), 1, "{:?}", world.log);
     world.haproxy.refuse_add = None;
-    world.run(30 * SECOND);
+    world.run(60 * SECOND);
     world.assert_converged();
 }
 

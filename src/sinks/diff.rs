@@ -1,8 +1,8 @@
 //! What is wanted against what is there: the ordered changes that lead from one to the other.
 //!
-//! One function for all sinks. A row sink (HAProxy, Apache) applies the first changes and reads back; a set sink
-//! (a rendered file) writes everything anew when the list is not empty. Pure: no clock, so whoever fills in
-//! [`Have`] has already decided what "drained" and "removable" mean for its balancer. Nothing here knows a
+//! One function for all sinks. A row sink (HAProxy, Apache) applies the first changes and reads back; a set
+//! sink (a rendered file) writes everything anew when the list is not empty. Pure: no clock, so whoever fills
+//! in [`Have`] has already decided what "drained" and "removable" mean for its balancer. Nothing here knows a
 //! balancer's words, and nothing here trusts that a change it once asked for has happened.
 
 use std::collections::BTreeMap;
@@ -40,7 +40,8 @@ pub struct Have {
     pub level: Level,
     /// Its weight now; compared only while [`Level::Up`].
     pub weight: u16,
-    /// Ours to take away: we added it, or found it at our first look. Decides about servers that nobody wants.
+    /// Ours to take away: we added it, or found it at our first look. Decides about servers that nobody
+    /// wants.
     pub owned: bool,
     /// A drain is over: nothing is running there any more, or it was given time enough.
     pub drained: bool,
@@ -74,7 +75,8 @@ pub struct Change<K> {
     pub key: K,
 }
 
-/// The changes that lead from `have` to `want`, ordered by step, then by key; none when there is nothing to do.
+/// The changes that lead from `have` to `want`, ordered by step, then by key; none when there is nothing to
+/// do.
 ///
 /// Servers that nobody wants are left alone until `settled`: a table that has only just started does not know
 /// yet who lives. Applying every change and reading again never yields more than one further change for a
@@ -220,13 +222,16 @@ mod tests {
                     obey(change, &mut have);
                 }
                 // Every first check passes in between.
-                have.values_mut().filter(|row| row.level == Level::Checking).for_each(|row| row.level = Level::Draining);
+                let checking = have.values_mut().filter(|row| row.level == Level::Checking);
+                checking.for_each(|row| row.level = Level::Draining);
             }
             prop_assert!(diff(&want, &have, true).is_empty());
             for (key, goal) in &want {
                 match (goal, have.get(key)) {
                     (Goal::Up(_), Some(row)) if row.level == Level::Operator => {}
-                    (Goal::Up(weight), Some(row)) => prop_assert_eq!((row.level, row.weight), (Level::Up, *weight)),
+                    (Goal::Up(weight), Some(row)) => {
+                        prop_assert_eq!((row.level, row.weight), (Level::Up, *weight));
+                    }
                     (Goal::Up(_), None) => prop_assert!(false, "wanted and missing"),
                     (_, None) => {}
                     (_, Some(row)) => prop_assert_eq!(row.level, Level::Operator),

@@ -1,5 +1,5 @@
-//! Sinks: what follows the member table. Each compares what is wanted with what its balancer really has, changes
-//! the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
+//! Sinks: what follows the member table. Each compares what is wanted with what its balancer really has,
+//! changes the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
 //!
 //! Here: where a member's url leads, and what the table wants of each address. The comparison is [`diff`].
 //! Here: what the table wants of each address. The comparison is [`diff`].

@@ -1,12 +1,13 @@
 //! What is said to HAProxy: names of our servers, their numbers, and the lines of the runtime API.
 //!
 //! Follows HAProxy's management guide, around what 2.6 really does: a number is always given (without one
-//! `balance random` loses servers), a port too, never the word `enabled` (the server would look up and get nothing).
-//! Nothing from the network reaches a line but addresses and integers. Pure text.
+//! `balance random` loses servers), a port too, never the word `enabled` (the server would look up and get
+//! nothing). Nothing from the network reaches a line but addresses and integers. Pure text.
 //!
-//! How we mark what is ours: a server that *we* hold back, in drain or maint, has weight 0. The weight survives both,
-//! so after a restart of ours a held server with another weight is known to be the operator's doing. To keep
-//! that true at every moment, weight 0 comes before drain or maint, and after `ready` comes the weight.
+//! How we mark what is ours: a server that *we* hold back, in drain or maint, has weight 0. The weight
+//! survives both, so after a restart of ours a held server with another weight is known to be the operator's
+//! doing. To keep that true at every moment, weight 0 comes before drain or maint, and after `ready` comes
+//! the weight.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -22,8 +23,8 @@ pub struct Site {
 }
 
 impl Site {
-    /// The name of the server for `addr`: `b-10.0.0.5:8080`. HAProxy takes no brackets in names, so IPv6 goes bare,
-    /// `b-2001:db8::1:8080`; the last colon is before the port.
+    /// The name of the server for `addr`: `b-10.0.0.5:8080`. HAProxy takes no brackets in names, so IPv6 goes
+    /// bare, `b-2001:db8::1:8080`; the last colon is before the port.
     #[must_use]
     pub fn name(&self, addr: SocketAddr) -> String {
         format!("{}{}:{}", self.prefix, addr.ip(), addr.port())
@@ -69,8 +70,8 @@ impl Site {
         format!("{}{health};{}", self.add(addr, id), self.ready(addr, weight))
     }
 
-    /// Makes a server that is checked, but gets nothing yet: HAProxy believes in a new server until its first check
-    /// has failed.
+    /// Makes a server that is checked, but gets nothing yet: HAProxy believes in a new server until its first
+    /// check has failed.
     #[must_use]
     pub fn add_checked(&self, addr: SocketAddr, id: u32) -> String {
         format!("{};{}", self.add(addr, id), self.check(addr))
@@ -112,7 +113,8 @@ impl Site {
         format!("del server {}", self.path(addr))
     }
 
-    /// Made, and in maint: weight 0 among its options, so that it counts as held by us should the rest of the line get lost.
+    /// Made, and in maint: weight 0 among its options, so that it counts as held by us should the rest of the
+    /// line get lost.
     fn add(&self, addr: SocketAddr, id: u32) -> String {
         let (path, options) = (self.path(addr), self.options.as_str());
         let blank = if options.is_empty() { "" } else { " " };
@@ -126,9 +128,9 @@ impl Site {
 
 /// A free number for the server called `name`.
 ///
-/// It follows from the name, so that consistent hashing sends a client to the same server after a refill, and from each
-/// of several HAProxies. 20 bits: its consistent hash multiplies the number by 4,096 in 32 bits and would
-/// not see more. The low ones are left to the servers of the configuration file.
+/// It follows from the name, so that consistent hashing sends a client to the same server after a refill, and
+/// from each of several HAProxies. 20 bits: its consistent hash multiplies the number by 4,096 in 32 bits and
+/// would not see more. The low ones are left to the servers of the configuration file.
 #[must_use]
 pub fn free_id(name: &str, taken: impl Fn(u32) -> bool) -> u32 {
     // FNV-1a.

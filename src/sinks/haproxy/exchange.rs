@@ -1,8 +1,8 @@
 //! One line to HAProxy and its whole reply, on a connection of its own: connect, send, read to the end.
 //!
-//! A connection is never kept (after a reload it would lead to the old process) and never half-closed (HAProxy 3 breaks off
-//! commands at that). This file knows sockets and bytes; what they mean is the machine's affair, and deadlines are the
-//! service's.
+//! A connection is never kept (after a reload it would lead to the old process) and never half-closed
+//! (HAProxy 3 breaks off commands at that). This file knows sockets and bytes; what they mean is the
+//! machine's affair, and deadlines are the service's.
 
 use super::replies::MAX_REPLY;
 use crate::reactor::bank::plain;

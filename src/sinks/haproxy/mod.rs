@@ -1,7 +1,7 @@
 //! The sink `haproxy`: an unmodified HAProxy follows a balancer's members through its runtime API.
 //!
-//! Here: its options and what they come to. [`machine`] decides, with what [`notes`] remembers; [`commands`] and
-//! [`replies`] are HAProxy's language; [`service`] sends and receives, one [`exchange`] at a time.
+//! Here: its options and what they come to. [`machine`] decides, with what [`notes`] remembers; [`commands`]
+//! and [`replies`] are HAProxy's language; [`service`] sends and receives, one [`exchange`] at a time.
 
 pub mod commands;
 pub mod exchange;
@@ -29,8 +29,9 @@ pub const ROLE: Role = Role {
     summary: "make a backend of HAProxy follow the members",
     about: "Adds, enables, drains, disables and removes servers of one HAProxy backend through the runtime API \
             (stats socket PATH level admin), so that they match the members of a balancer. After every change, and \
-            at every interval, it reads back what HAProxy has; a restarted or reloaded HAProxy is filled again. \
-            Servers it did not add are left alone, and an operator's maintenance wins. HAProxy 2.6 or later.",
+            at every interval, it reads back what HAProxy has; a restarted or reloaded HAProxy, which forgets its \
+            run-time servers, is filled again within about a second. Servers it did not add are left alone, and an \
+            operator's maintenance wins. HAProxy 2.6 or later.",
     options: &[
         Opt {
             name: "socket",
@@ -144,8 +145,9 @@ impl Config {
     }
 }
 
-/// Whether servers made with `site`'s options can be talked to by `scheme`. TLS schemes need the word `ssl` there, with
-/// the verification the operator wants, and other schemes must not have it; `h2c` needs `proto h2`.
+/// Whether servers made with `site`'s options can be talked to by `scheme`. TLS schemes need the word `ssl`
+/// there, with the verification the operator wants, and other schemes must not have it; `h2c` needs `proto
+/// h2`.
 ///
 /// # Errors
 /// [`Refused::Scheme`].
@@ -197,8 +199,8 @@ fn server_options(value: &str) -> Result<String, String> {
     }
 }
 
-/// Options of `add server` that are ours to give. `enabled` is worse than useless: HAProxy 2.6 shows such a server up
-/// and sends it nothing; `agent-check` sets weights, which come from the members.
+/// Options of `add server` that are ours to give. `enabled` is worse than useless: HAProxy 2.6 shows such a
+/// server up and sends it nothing; `agent-check` sets weights, which come from the members.
 const OURS: [&str; 5] = ["agent-check", "disabled", "enabled", "id", "weight"];
 
 const LONGEST_PREFIX: usize = 32;

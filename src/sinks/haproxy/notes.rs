@@ -1,7 +1,7 @@
 //! What is remembered of one server between two looks at HAProxy, and what a row therefore means.
 //!
-//! A row says where a server is, not who put it there, nor whether a passed check is of today. Weight 0 marks what
-//! we hold back ourselves (see `commands`); the rest is memory, and losing it costs time, never traffic.
+//! A row says where a server is, not who put it there, nor whether a passed check is of today. Weight 0 marks
+//! what we hold back ourselves (see `commands`); the rest is memory, and losing it costs time, never traffic.
 //! Pure: time comes in.
 
 use super::replies::Row;
@@ -30,6 +30,8 @@ pub enum State {
     Operator,
     /// The name is taken by a server with another address; not touched.
     Foreign,
+    /// HAProxy would not add it.
+    Refused,
 }
 
 impl fmt::Display for State {
@@ -43,6 +45,7 @@ impl fmt::Display for State {
             State::Down => "out of rotation",
             State::Operator => "held by the operator",
             State::Foreign => "a name taken by another address",
+            State::Refused => "refused by HAProxy",
         })
     }
 }
@@ -52,8 +55,8 @@ impl fmt::Display for State {
 pub struct Note {
     /// Ours to delete: we added it, or it was there at our first look.
     pub owned: bool,
-    /// It has passed its checks since it was last out of rotation: its health then. Lower health means that it was out
-    /// in between, or has failed a check.
+    /// It has passed its checks since it was last out of rotation: its health then. Lower health means that
+    /// it was out in between, or has failed a check.
     passed: Option<u32>,
     /// It was serving when HAProxy forgot it: it comes back without waiting.
     pub refill: bool,
@@ -158,8 +161,8 @@ impl Note {
         self.passed.is_some() || row.passed() && self.gate.as_ref().is_some_and(fresh)
     }
 
-    /// How soon to look again while it waits for its first check: quickly at first, for a backend that is about to
-    /// come up, then at leisure.
+    /// How soon to look again while it waits for its first check: quickly at first, for a backend that is
+    /// about to come up, then at leisure.
     #[must_use]
     pub fn gate_poll(&self, now: Mono) -> Duration {
         let young = self.gate.is_none_or(|gate| now.since(gate.since) < GATE_PATIENCE);
@@ -168,11 +171,17 @@ impl Note {
 
     /// The same change was tried and is needed again: the time before which it is not repeated.
     ///
-    /// It had no effect then, or somebody undoes it. Either way it is repeated ever more slowly, and an addition only
-    /// once a minute.
+    /// It had no effect then, or somebody undoes it. Either way it is repeated ever more slowly, and an
+    /// addition only once a minute.
     #[must_use]
     pub fn blocked(&self, step: Step, from: Option<Level>, now: Mono) -> Option<Mono> {
         self.same(step, from).map(|last| last.again_at).filter(|&again_at| now < again_at)
+    }
+
+    /// The complaint about this very change, while it is tried again.
+    #[must_use]
+    pub fn standing_complaint(&self, step: Step, from: Option<Level>) -> Option<String> {
+        self.same(step, from).and(self.error.clone())
     }
 
     /// Takes down that this change is being tried.
@@ -189,8 +198,8 @@ impl Note {
         self.said = None;
     }
 
-    /// The change tried last may never have reached HAProxy: it was not at fault. If it was `sent`, it waits a
-    /// little all the same, for it may be what HAProxy cannot take.
+    /// The change tried last may never have reached HAProxy: it was not at fault. If it was `sent`, it waits
+    /// a little all the same, for it may be what HAProxy cannot take.
     pub fn lost(&mut self, sent: bool, now: Mono) {
         match &mut self.last {
             Some(last) if sent => last.again_at = last.again_at.min(now.after(LOST_PAUSE)),

@@ -1,8 +1,8 @@
 //! What HAProxy answers on its runtime API, read back into values.
 //!
-//! Follows HAProxy's management guide ("Unix Socket commands") as versions 2.6 to 3.4 really behave: columns are
-//! found by the names in the header line, because later versions append more. One read is
-//! `show info;show servers state B;show servers conn B` on a connection of its own, up to its end:
+//! Follows HAProxy's management guide ("Unix Socket commands") as versions 2.6 to 3.4 really behave: columns
+//! are found by the names in the header line, because later versions append more. One read is `show info;show
+//! servers state B;show servers conn B` on a connection of its own, up to its end:
 //! ```text
 //! Name: HAProxy
 //! Version: 2.6.12-1+deb12u4
@@ -27,12 +27,14 @@ use std::str::FromStr;
 /// The longest reply that is read, in bytes: some 30,000 servers.
 pub const MAX_REPLY: usize = 4 << 20;
 
-/// One process of HAProxy. A reload or a restart makes another one, which has forgotten every run-time server.
+/// One process of HAProxy. A reload or a restart makes another one, which has forgotten every run-time
+/// server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Process {
     /// Its process id.
     pub pid: u32,
-    /// When it started, in seconds since the epoch (a container gives every process the same id); 0 if unsaid.
+    /// When it started, in seconds since the epoch (a container gives every process the same id); 0 if
+    /// unsaid.
     pub started: u64,
 }
 
@@ -188,7 +190,8 @@ pub enum Answer {
 
 /// Reads the answer to a line that changes something.
 ///
-/// The answers of several commands on one line cannot be told apart safely, so the first one that objects stands for all.
+/// The answers of several commands on one line cannot be told apart safely, so the first one that objects
+/// stands for all.
 #[must_use]
 pub fn answer(reply: &[u8]) -> Answer {
     let said = |part: &[u8], what: &str| part.starts_with(what.as_bytes());
@@ -210,19 +213,19 @@ pub fn answer(reply: &[u8]) -> Answer {
 #[must_use]
 pub fn render(snapshot: &Snapshot, backend: &str) -> String {
     let Snapshot { process: Process { pid, started }, stopping, version: (major, minor), rows } = snapshot;
-    let mut out = format!(
-        "Name: HAProxy\nVersion: {major}.{minor}.0\nPid: {pid}\nStopping: {}\nStart_time_sec: {started}\n\n1\n{STATE_HEADER}\n",
-        u8::from(*stopping)
-    );
+    let stopping = u8::from(*stopping);
+    let mut out = format!("Name: HAProxy\nVersion: {major}.{minor}.0\nPid: {pid}\nStopping: {stopping}\n");
+    let _ = writeln!(out, "Start_time_sec: {started}\n\n1\n{STATE_HEADER}");
     for row in rows {
         let addr = row.addr.map_or_else(|| "-".to_owned(), |ip| ip.to_string());
         let Row {
             name, id, port, op, admin, weight, unchanged, check_result, check_health, check_state, ..
         } = row;
-        let _ = writeln!(
+        let _ = write!(
             out,
-            "3 {backend} {id} {name} {addr} {op} {admin} {weight} 0 {unchanged} 1 {check_result} {check_health} {check_state} 0 0 1 - {port} - 0 0 - - 0"
+            "3 {backend} {id} {name} {addr} {op} {admin} {weight} 0 {unchanged} 1 {check_result} "
         );
+        let _ = writeln!(out, "{check_health} {check_state} 0 0 1 - {port} - 0 0 - - 0");
     }
     let _ = writeln!(out, "\n{CONN_HEADER}");
     for row in rows {

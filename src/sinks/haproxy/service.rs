@@ -1,7 +1,8 @@
-//! The sink at work: carries the machine's lines to HAProxy and its replies back, and shows what came of them.
+//! The sink at work: carries the machine's lines to HAProxy and its replies back, and shows what came of
+//! them.
 //!
-//! One exchange at a time, with a deadline for connecting and one for the reply; between them a timer. Every decision is the
-//! machine's.
+//! One exchange at a time, with a deadline for connecting and one for the reply; between them a timer. Every
+//! decision is the machine's.
 
 use super::exchange::{Exchange, Progress};
 use super::machine::{Machine, News, Todo};
@@ -89,7 +90,8 @@ impl Haproxy {
     }
 
     fn send(&mut self, line: String, cx: &mut Cx<'_>) {
-        log::debug!(target: "haproxy", "{}: sends {line}", self.name());
+        let level = if line.starts_with("show") { log::Level::Trace } else { log::Level::Debug };
+        log::log!(target: "haproxy", level, "{}: sends {line}", self.name());
         let begun = match (&self.config.door, self.found.first()) {
             (Door::Path(path), _) => Exchange::over_unix(path, &line, SOCKET, cx),
             (Door::Addr(addr), _) | (Door::Name(..), Some(addr)) => {
@@ -294,7 +296,7 @@ impl Table {
             match at {
                 Ok(addr) => {
                     let (state, error) = machine.view(*addr);
-                    cx.shared.views.set(sink, *member, view_state(state, error.is_some()), error);
+                    cx.shared.views.set(sink, *member, view_state(state), error);
                 }
                 Err(refused) => {
                     cx.shared.views.set(sink, *member, ViewState::Refused, Some(&refused.to_string()));
@@ -304,15 +306,13 @@ impl Table {
     }
 }
 
-fn view_state(state: State, failed: bool) -> ViewState {
+fn view_state(state: State) -> ViewState {
     match state {
         State::Up => ViewState::Up,
         State::Checking => ViewState::Checking,
         State::Draining => ViewState::Draining,
         State::Operator => ViewState::Operator,
-        State::Foreign => ViewState::Refused,
-        // Not there, and HAProxy has said why.
-        State::Absent if failed => ViewState::Refused,
+        State::Foreign | State::Refused => ViewState::Refused,
         State::Absent | State::Failing | State::Down => ViewState::Down,
     }
 }

@@ -1,5 +1,5 @@
-//! Comparing: from what HAProxy has and what the table wants to the next few lines, or to a time of rest; and what to
-//! tell of it.
+//! Comparing: from what HAProxy has and what the table wants to the next few lines, or to a time of rest; and
+//! what to tell of it.
 
 use super::super::commands::free_id;
 use super::super::notes::{Limits, State};
@@ -16,7 +16,6 @@ impl Machine {
     /// Compares, and lines up the first changes; or finds nothing to do for a while.
     pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want, now: Mono) -> Phase {
         let rows: BTreeMap<SocketAddr, &Row> = self.rows(seen).into_iter().collect();
-        self.notes.retain(|addr, _| want.servers.contains_key(addr) || rows.contains_key(addr));
         let limits = Limits { grace: self.pace.grace, quiet: quiet(seen.version) };
         let mut have = BTreeMap::new();
         for (&addr, &row) in &rows {
@@ -38,12 +37,14 @@ impl Machine {
                 until = until.min(again_at);
                 errors.insert(change.key, note.complaint(change.step));
             } else if lines.len() < BATCH {
+                errors.extend(note.standing_complaint(change.step, from).map(|error| (change.key, error)));
                 note.attempt(change.step, from, now);
                 let checks = rows.get(&change.key).is_some_and(|row| row.has_checks());
                 lines.push_back((change, self.line(change, checks && from == Some(Level::Down), &mut taken)));
             }
         }
-        self.report(&rows, &have, want, &mut errors, now);
+        self.report(&rows, &have, want, errors, now);
+        self.notes.retain(|addr, _| want.servers.contains_key(addr) || rows.contains_key(addr));
         if lines.is_empty() {
             let look_at = until.min(self.next_look(&have, want, now));
             let serving = have.values().any(|have| have.level == Level::Up);
@@ -75,7 +76,8 @@ impl Machine {
         }
     }
 
-    /// When to look again although nothing is to be done: soon while a first check or the end of a drain is awaited.
+    /// When to look again although nothing is to be done: soon while a first check or the end of a drain is
+    /// awaited.
     fn next_look(&self, have: &BTreeMap<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
         let soon = have.iter().filter_map(|(addr, have)| match (want.servers.get(addr), have.level) {
             (Some(Goal::Up(_)), Level::Checking) => self.notes.get(addr).map(|note| note.gate_poll(now)),
@@ -92,7 +94,7 @@ impl Machine {
         rows: &BTreeMap<SocketAddr, &Row>,
         have: &BTreeMap<SocketAddr, Have>,
         want: &Want,
-        errors: &mut BTreeMap<SocketAddr, String>,
+        mut errors: BTreeMap<SocketAddr, String>,
         now: Mono,
     ) {
         let mut news = Vec::new();
@@ -102,6 +104,7 @@ impl Machine {
             note.refill &= wanted;
             let state = match (rows.get(&addr), have.get(&addr)) {
                 (Some(row), Some(have)) => state(row, have, addr, wanted),
+                _ if errors.contains_key(&addr) => State::Refused,
                 _ => State::Absent,
             };
             let error = errors.remove(&addr).or_else(|| match state {
@@ -110,7 +113,8 @@ impl Machine {
                 _ => None,
             });
             let weight = have.get(&addr).filter(|_| state == State::Up).map_or(0, |have| have.weight);
-            if (note.state, note.weight) != (state, weight) && !std::mem::take(&mut note.found) {
+            let moved = (note.state, note.weight) != (state, weight);
+            if moved && state != State::Refused && !std::mem::take(&mut note.found) {
                 news.push(match state {
                     State::Up => format!("{addr} is up, weight {weight}"),
                     State::Absent => format!("{addr} is gone"),
@@ -130,7 +134,8 @@ impl Machine {
         warnings.into_iter().for_each(|(addr, error)| self.warn(addr, error, now));
     }
 
-    /// Warns about one server, unless the same was just said of another: one wrong option fails for all of them.
+    /// Warns about one server, unless the same was just said of another: one wrong option fails for all of
+    /// them.
     fn warn(&mut self, addr: SocketAddr, error: String, now: Mono) {
         if self.warned.as_ref().is_some_and(|(last, until)| *last == error && now < *until) {
             return;
@@ -154,8 +159,8 @@ fn state(row: &Row, have: &Have, addr: SocketAddr, wanted: bool) -> State {
     }
 }
 
-/// How long a server is without connections before it is deleted. Below 2.9 HAProxy itself does not look whether a
-/// stream still points at it (haproxy#2298).
+/// How long a server is without connections before it is deleted. Below 2.9 HAProxy itself does not look
+/// whether a stream still points at it (haproxy#2298).
 fn quiet(version: (u16, u16)) -> Duration {
     if version < (2, 9) { Duration::from_secs(30) } else { Duration::from_secs(5) }
 }
@@ -164,7 +169,8 @@ fn quiet(version: (u16, u16)) -> Duration {
 const FOREIGN: Have =
     Have { level: Level::Operator, weight: 0, owned: false, drained: false, removable: false };
 
-/// Changes between two looks: enough that a refill of hundreds reads little, few enough that none acts on old news.
+/// Changes between two looks: enough that a refill of hundreds reads little, few enough that none acts on old
+/// news.
 const BATCH: usize = 16;
 const DRAIN_POLL: Duration = Duration::from_secs(1);
 const SAME_WARNING: Duration = Duration::from_secs(60);

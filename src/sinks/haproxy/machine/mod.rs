@@ -1,10 +1,10 @@
 //! The decisions about one backend of one HAProxy: what to ask next, and what the answer means.
 //!
-//! A cycle is: read everything, compare with what is wanted, change a few servers (one line and one connection
-//! each), read again; until a comparison finds nothing to do. Only reading back counts: an answer explains a failure, it never
-//! proves a success. In between it asks once a second whether it is still the same HAProxy, for a reload empties the backend and tells
-//! nobody. Pure: no socket, no clock, no log; the service sends the lines, brings the replies, and
-//! prints the news.
+//! A cycle is: read everything, compare with what is wanted, change a few servers (one line and one
+//! connection each), read again; until a comparison finds nothing to do. Only reading back counts: an answer
+//! explains a failure, it never proves a success. In between it asks once a second whether it is still the
+//! same HAProxy, for a reload empties the backend and tells nobody. Pure: no socket, no clock, no log; the
+//! service sends the lines, brings the replies, and prints the news.
 
 mod decide;
 
