@@ -17,6 +17,8 @@ use std::path::Path;
 /// A connection, from its beginning until HAProxy closes it.
 pub struct Exchange {
     stream: Stream,
+    /// For the log.
+    to: String,
     registration: Registration,
     line: Vec<u8>,
     sent: usize,
@@ -50,7 +52,7 @@ impl Exchange {
     pub fn over_unix(path: &Path, line: &str, key: Key, cx: &mut Cx<'_>) -> Result<Exchange, String> {
         let stream =
             UnixStream::connect(path).map_err(|e| cannot_connect(&path.display().to_string(), &e))?;
-        Exchange::begin(Stream::Unix(stream), line, key, cx)
+        Exchange::begin(Stream::Unix(stream), path.display().to_string(), line, key, cx)
     }
 
     /// Begins one over TCP.
@@ -59,14 +61,20 @@ impl Exchange {
     /// What the system says, in one line for the log.
     pub fn over_tcp(addr: SocketAddr, line: &str, key: Key, cx: &mut Cx<'_>) -> Result<Exchange, String> {
         let stream = TcpStream::connect(addr).map_err(|e| cannot_connect(&addr.to_string(), &e))?;
-        Exchange::begin(Stream::Tcp(stream), line, key, cx)
+        Exchange::begin(Stream::Tcp(stream), addr.to_string(), line, key, cx)
     }
 
-    fn begin(mut stream: Stream, line: &str, key: Key, cx: &mut Cx<'_>) -> Result<Exchange, String> {
+    fn begin(
+        mut stream: Stream,
+        to: String,
+        line: &str,
+        key: Key,
+        cx: &mut Cx<'_>,
+    ) -> Result<Exchange, String> {
         let both = Interest::READABLE | Interest::WRITABLE;
         let registration = cx.register(stream.source(), key, both).map_err(|e| plain(&e))?;
         let line = format!("{line}\n").into_bytes();
-        Ok(Exchange { stream, registration, line, sent: 0, connected: false, reply: Vec::new() })
+        Ok(Exchange { stream, to, registration, line, sent: 0, connected: false, reply: Vec::new() })
     }
 
     /// Goes on as far as the socket lets it.
@@ -78,7 +86,7 @@ impl Exchange {
             match self.stream.connected() {
                 Ok(true) => self.connected = true,
                 Ok(false) => return Ok(Progress::Connecting),
-                Err(e) => return Err(cannot_connect("HAProxy", &e)),
+                Err(e) => return Err(cannot_connect(&self.to, &e)),
             }
         }
         self.send().map_err(|e| format!("sending failed: {}", plain(&e)))?;
