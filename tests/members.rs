@@ -532,22 +532,50 @@ fn restored_urls_pass_admission_and_meet_at_the_highest_mark() {
         member web future down 1 9 9999999999999999 9999999999999999 - 10.0.0.1:1 1 -\n\
         member web past left 1 9 -9223372036854775808 - - 10.0.0.1:1 1 -\n\
         end 6\n";
+    let saved = decode(text).unwrap();
+    let mut reversed = saved.clone();
+    reversed.rows.reverse();
+    for saved in [saved, reversed] {
+        let mut t = Bench::new(policy());
+        let done = t.members.restore(saved, t.wall(), &mut |balancer, url| {
+            assert_eq!(balancer, "web");
+            match url {
+                b"HTTP://h/" | b"http://h:80" => Some(A.to_vec()),
+                b"ftp://x" => None,
+                other => Some(other.to_vec()),
+            }
+        });
+        assert_eq!((done.members, done.up, done.refused, done.strangers, done.no_room), (3, 1, 1, 1, 0));
+        t.members.invariants().unwrap();
+        let get = |url: &[u8]| t.members.get(t.b, t.members.lookup(t.b, url).unwrap()).unwrap();
+        assert_eq!((get(A).state(), get(A).mark()), (State::Up, Some(300)));
+        assert_eq!(t.now.since(get(A).last_seen()), Duration::from_secs(10));
+        assert_eq!(get(b"future").dead_since(), Some(t.now), "not in the future");
+        assert_eq!(get(b"past").last_seen(), Mono::ZERO, "not before the clock began");
+    }
+}
+
+#[test]
+fn a_restored_member_that_is_here_already_keeps_its_state_and_the_highest_mark() {
     let mut t = Bench::new(policy());
-    let done = t.members.restore(decode(text).unwrap(), t.wall(), &mut |balancer, url| {
-        assert_eq!(balancer, "web");
-        match url {
-            b"HTTP://h/" | b"http://h:80" => Some(A.to_vec()),
-            b"ftp://x" => None,
-            other => Some(other.to_vec()),
-        }
-    });
-    assert_eq!((done.members, done.up, done.refused, done.strangers, done.no_room), (3, 1, 1, 1, 0));
-    t.members.invariants().unwrap();
-    let get = |url: &[u8]| t.members.get(t.b, t.members.lookup(t.b, url).unwrap()).unwrap();
-    assert_eq!((get(A).state(), get(A).mark()), (State::Up, Some(300)));
-    assert_eq!(t.now.since(get(A).last_seen()), Duration::from_secs(10));
-    assert_eq!(get(b"future").dead_since(), Some(t.now), "not in the future");
-    assert_eq!(get(b"past").last_seen(), Mono::ZERO, "not before the clock began");
+    t.says(A);
+    t.says(B);
+    t.secs(1);
+    t.leaves(B);
+    let saved = decode(&t.members.snapshot(t.wall())).unwrap();
+    let mut members = Members::new([1, 1]);
+    let b = members.balancer("web", policy(), t.now);
+    let early = Announce { url: A, ts: 5, timeout: TIMEOUT, ..Announce::default() };
+    let _ = members.announce(b, &early, t.now);
+    // Twenty seconds later: whoever comes from the file has a full timeout from then.
+    let late = Now { mono: t.now.after(Duration::from_secs(20)), ..t.wall() };
+    let done = members.restore(saved, late, &mut |_, url| Some(url.to_vec()));
+    assert_eq!((done.members, done.up, members.count(b)), (2, 0, 2));
+    let a = members.get(b, members.lookup(b, A).unwrap()).unwrap();
+    assert_eq!((a.state(), a.mark()), (State::Up, Some(t.wall().unix_us - 1_000_000)));
+    members.expire(late.mono.after(TIMEOUT), &mut |event| panic!("{event:?}"));
+    assert_eq!(members.up(b), 1);
+    members.invariants().unwrap();
 }
 
 #[test]
