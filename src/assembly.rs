@@ -5,7 +5,7 @@
 
 use crate::beacon::admission::Admission;
 use crate::beacon::settings;
-use crate::config::plan::{self, Balancer};
+use crate::config::plan::{self, Balancer, Ground};
 use crate::config::values::HostPort;
 use crate::config::{Config, Error, Section};
 use crate::members;
@@ -40,9 +40,10 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
         admissions: Vec::new(),
         warnings: facts.warnings,
     };
-    for (section, address) in config.roles.iter().zip(facts.addresses) {
+    for (n, (section, address)) in config.roles.iter().zip(facts.addresses).enumerate() {
         let address = address.map(|at| find(section, &at, resolve)).transpose()?;
-        assembly.plan.services.push(service(section, address, groups)?);
+        let ground = Ground { address, groups, twin: plan::has_twin(&config.roles, n) };
+        assembly.plan.services.push(service(section, &ground)?);
         if section.role().table == Table::Writes {
             let balancer = section.need("balancer", crate::config::values::balancer_name)?;
             assembly.admissions.push((balancer, settings::admission(section)?));
@@ -51,18 +52,27 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
     Ok(assembly)
 }
 
-fn service(section: &Section, address: Option<SocketAddr>, groups: &[u32]) -> Result<Planned, Error> {
-    match (section.role().name, address) {
-        #[cfg(feature = "listen")]
-        ("listen", Some(address)) => crate::beacon::listen::plan(section, address, groups),
-        #[cfg(feature = "announce")]
-        ("announce", _) => crate::beacon::announce::plan(section, groups),
-        #[cfg(feature = "haproxy")]
-        ("haproxy", _) => crate::sinks::haproxy::plan(section),
-        #[cfg(feature = "exec")]
-        ("exec", _) => crate::sinks::exec::plan(section),
-        (name, _) => Err(Error::text(format!("{}: no such role here: {name}", section.at()))),
-    }
+/// Reads a section and opens its files: a service ready to start.
+type Make = fn(&Section, &Ground<'_>) -> Result<Planned, Error>;
+
+/// The services that sections can ask for.
+const SERVICES: &[(&str, Make)] = &[
+    #[cfg(feature = "listen")]
+    ("listen", crate::beacon::listen::plan),
+    #[cfg(feature = "announce")]
+    ("announce", crate::beacon::announce::plan),
+    #[cfg(feature = "haproxy")]
+    ("haproxy", crate::sinks::haproxy::plan),
+    #[cfg(feature = "exec")]
+    ("exec", crate::sinks::exec::plan),
+];
+
+fn service(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+    let name = section.role().name;
+    let make = SERVICES.iter().find(|(known, _)| *known == name).map(|(_, make)| make);
+    make.ok_or_else(|| Error::text(format!("{}: {name} is not in this build", section.at())))?(
+        section, ground,
+    )
 }
 
 fn find(section: &Section, at: &HostPort, resolve: &mut Resolve<'_>) -> Result<SocketAddr, Error> {

@@ -76,8 +76,8 @@ fn log(event: &Event<'_>) {
         }
         What::Deaf { reason, silent, up } => log::error!(
             target: "members",
-            "balancer://{name} is deaf: nothing valid heard for {:.1} s while {up} members are up ({}); nobody is \
-             evicted until something is heard",
+            "balancer://{name} is deaf: nothing valid heard for {:.1} s while {up} members are up ({}); evictions are \
+             held",
             silent.as_secs_f64(),
             reason.text()
         ),

@@ -482,6 +482,17 @@ fn settled_after_one_full_timeout() {
 }
 
 #[test]
+fn noise_alone_settles_nothing() {
+    // After a restart with a wrong secret everything is dropped: that nobody is known is our fault, not their absence.
+    let mut t = Bench::new(policy());
+    let later = t.members.settles_at(t.b).unwrap();
+    t.members.unheard(t.b, Silence::BadMac);
+    assert!(!t.members.settled(t.b, later));
+    t.members.heartbeat(t.b, later);
+    assert!(t.members.settled(t.b, later));
+}
+
+#[test]
 fn a_restart_keeps_members_marks_and_the_dead() {
     let mut t = Bench::new(Policy { when_deaf: WhenDeaf::Evict, ..policy() });
     let from = "10.0.0.1:4711".parse().unwrap();

@@ -6,6 +6,7 @@ use super::values::{self, HostPort, balancer_name};
 use super::{Error, Shown};
 use crate::members::{MAX_MEMBERS, Policy, WhenDeaf};
 use crate::options::Table;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// The host that `listen` binds when none is said: every IPv4 address.
@@ -44,6 +45,26 @@ pub fn when_deaf(value: &str) -> Result<WhenDeaf, String> {
         Some(("hold", time)) => values::duration(time).map(WhenDeaf::HoldFor),
         _ => Err("hold, hold:TIME or evict".to_owned()),
     }
+}
+
+/// What a section needs to know besides its own options.
+#[derive(Clone, Copy, Debug)]
+pub struct Ground<'a> {
+    /// Where it listens, if it does.
+    pub address: Option<SocketAddr>,
+    /// The groups of the process: a secret file may be readable by one of them.
+    pub groups: &'a [u32],
+    /// Whether another section drives a backend of the same name, in another balancer.
+    pub twin: bool,
+}
+
+/// Whether another section than the `n`th has its role and its backend.
+#[must_use]
+pub fn has_twin(roles: &[Section], n: usize) -> bool {
+    let target =
+        |s: &Section| (s.role().name == "haproxy").then(|| s.text("backend").map(str::to_owned)).flatten();
+    let own = roles.get(n).and_then(target);
+    own.is_some() && roles.iter().filter(|s| target(s) == own).count() > 1
 }
 
 /// Resolves what needs more than one section.

@@ -97,6 +97,12 @@ impl Hearing {
         *count = count.saturating_add(1);
     }
 
+    /// Whether all that came since `start` was dropped: then it is our clock or our secret that is wrong, and nobody's
+    /// absence means anything.
+    pub fn only_noise_since(&self, start: Mono) -> bool {
+        self.last <= start && self.missed.iter().any(|count| *count > 0)
+    }
+
     /// Judges when a member's deadline has passed, with `up` members up. The second value is true when the
     /// receiver has just been found deaf: nothing valid for more than half of that member's timeout, although two
     /// or more should be talking.

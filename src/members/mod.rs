@@ -298,10 +298,11 @@ impl Members {
     }
 
     /// Whether one full timeout has passed since the balancer was created: only now does the absence of a member
-    /// mean anything. With timeout zero, never.
+    /// mean anything. With timeout zero, never; nor while all that ever came was dropped.
     #[must_use]
     pub fn settled(&self, b: BalancerId, now: Mono) -> bool {
-        self.settles_at(b).is_some_and(|at| now >= at)
+        let noise = self.of(b).is_some_and(|b| b.hearing.only_noise_since(b.since));
+        !noise && self.settles_at(b).is_some_and(|at| now >= at)
     }
 
     /// When [`Members::settled`] becomes true; `None` if never.

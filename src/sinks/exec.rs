@@ -5,6 +5,7 @@
 mod deliveries;
 pub mod service;
 
+use crate::config::plan::Ground;
 use crate::config::{Error, Section, values};
 use crate::options::{Opt, Role, Story, Table};
 use crate::reactor::Planned;
@@ -65,7 +66,7 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option that is wrong.
-pub fn plan(section: &Section) -> Result<Planned, Error> {
+pub fn plan(section: &Section, _: &Ground<'_>) -> Result<Planned, Error> {
     let config = Config {
         command: section.need("command", values::command)?,
         balancer: section.need("balancer", values::balancer_name)?,

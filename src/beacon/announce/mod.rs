@@ -12,6 +12,7 @@ use super::auth::Key;
 use super::health::{Check, HealthConfig};
 use super::settings;
 use super::wire::MAX_WEIGHT;
+use crate::config::plan::Ground;
 use crate::config::values::{self, HostPort};
 use crate::config::{Error, Section};
 use crate::options::{Opt, Role, Story, Table};
@@ -224,12 +225,12 @@ pub struct Config {
     pub leave_on_fail: bool,
 }
 
-/// Reads the section and opens its files for a process in `groups`: a sender ready to start.
+/// Reads the section and opens its files: a sender ready to start.
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, groups: &[u32]) -> Result<Planned, Error> {
-    let secrets = settings::secrets(section, "secret-file", groups)?;
+pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+    let secrets = settings::secrets(section, "secret-file", ground.groups)?;
     let fingerprint = settings::fingerprint(section, &secrets.iter().collect::<Vec<_>>());
     let mut keys: Vec<Key> = Vec::new();
     if let Some(secrets) = &secrets {

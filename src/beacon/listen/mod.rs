@@ -9,6 +9,7 @@ use super::auth::Key;
 use super::gate::Gate;
 use super::member_keys::MemberKeys;
 use super::settings;
+use crate::config::plan::Ground;
 use crate::config::values;
 use crate::config::{Error, Section};
 use crate::options::{Opt, Role, Story, Table};
@@ -168,14 +169,13 @@ pub struct Config {
     pub rcvbuf: usize,
 }
 
-/// Reads the section, which is to receive at `listen`, and opens its files for a process in `groups`: a receiver
-/// ready to start.
+/// Reads the section and opens its files: a receiver ready to start.
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, listen: SocketAddr, groups: &[u32]) -> Result<Planned, Error> {
-    let shared = settings::secrets(section, "secret-file", groups)?;
-    let master = settings::secrets(section, "member-keys", groups)?;
+pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+    let shared = settings::secrets(section, "secret-file", ground.groups)?;
+    let master = settings::secrets(section, "member-keys", ground.groups)?;
     let open = section.flag("unauthenticated");
     match (&shared, &master) {
         (None, None) if !open => {
@@ -198,6 +198,7 @@ pub fn plan(section: &Section, listen: SocketAddr, groups: &[u32]) -> Result<Pla
         balancer: balancer.clone(),
         max_skew: section.need("max-skew", values::whole_seconds)?,
     };
+    let listen = ground.address.ok_or_else(|| section.wrong("listen", "an address"))?;
     let config = Config {
         listen,
         balancer,

@@ -11,6 +11,7 @@ pub mod replies;
 pub mod service;
 
 use super::Refused;
+use crate::config::plan::Ground;
 use crate::config::values::{self, HostPort};
 use crate::config::{Error, Section};
 use crate::options::{Opt, Role, Story, Table};
@@ -93,6 +94,8 @@ pub const ROLE: Role = Role {
 /// What the options come to.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Config {
+    /// What the sink is called in logs and in `status`: `haproxy:BACKEND`, and which HAProxy where there are several.
+    pub name: String,
     /// Where HAProxy's runtime API is.
     pub door: Door,
     /// The balancer's name.
@@ -118,8 +121,11 @@ pub enum Door {
 ///
 /// # Errors
 /// The first option that is wrong.
-pub fn plan(section: &Section) -> Result<Planned, Error> {
-    let config = Config::from_section(section)?;
+pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+    let mut config = Config::from_section(section)?;
+    if ground.twin {
+        config.name = format!("{}@{}", config.name, section.text("socket").unwrap_or_default());
+    }
     Ok(Planned { service: Box::new(service::Haproxy::new(config)), fingerprint: section.fingerprint() })
 }
 
@@ -129,11 +135,13 @@ impl Config {
     /// # Errors
     /// The first option that is wrong.
     pub fn from_section(section: &Section) -> Result<Config, Error> {
+        let backend = section.need("backend", name)?;
         Ok(Config {
+            name: format!("haproxy:{backend}"),
             door: section.need("socket", door)?,
             balancer: section.need("balancer", values::balancer_name)?,
             site: Site {
-                backend: section.need("backend", name)?,
+                backend,
                 prefix: section.need("prefix", prefix)?,
                 options: section.need("server-options", server_options)?,
             },

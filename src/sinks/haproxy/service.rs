@@ -177,7 +177,7 @@ impl Haproxy {
 
 impl Service for Haproxy {
     fn name(&self) -> String {
-        format!("haproxy:{}", self.config.site.backend)
+        self.config.name.clone()
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
