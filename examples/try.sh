@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole story on loopback, with a real HAProxy: backends announce themselves, one falls silent and returns, one
 # fails its health check, one says goodbye, a stranger is refused, receiver and balancer are restarted. Every step is
-# judged by requests through HAProxy; the exit status is 0 only if each was observed. Takes about 15 s once built, asks
+# judged by requests through HAProxy; the exit status is 0 only if each was observed. Takes about 10 s once built, asks
 # for no set-up, leaves nothing behind.
 set -euo pipefail
 cd "$(dirname "$0")/.."

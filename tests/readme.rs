@@ -60,7 +60,9 @@ fn the_log_lines_in_the_readme_exist() {
 
 #[test]
 fn links_between_the_papers_lead_somewhere() {
-    for paper in ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASE.md", "dist/README.md"] {
+    for paper in
+        ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "RELEASE.md", "dist/README.md"]
+    {
         let folder = root().join(paper);
         let folder = folder.parent().expect("a file is in a folder");
         for link in read(paper).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {

@@ -87,7 +87,7 @@ try() {
   output=$box/output.$number
   : >"$output"
   case $mark in
-    repository) cd "$repository" && bash -euo pipefail -c "$block" >"$output" 2>&1 || fail "status $?" ;;
+    repository) (cd "$repository" && bash -euo pipefail -c "$block") >"$output" 2>&1 || fail "status $?" ;;
     exit) bash -euo pipefail -c "$block" >"$output" 2>&1 || fail "status $?" ;;
     until*)
       bash -euo pipefail -c "$block" >"$output" 2>&1 &
