@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(haproxy mandoc)
+packages=(haproxy mandoc busybox curl iproute2)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -17,3 +17,4 @@ fi
 
 cargo test "$@"
 RUSTFLAGS="${RUSTFLAGS:-} --cfg beacond_portable" cargo test --target-dir target/portable "$@"
+tests/readme.sh

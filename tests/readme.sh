@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Tries the README: each of its blocks that is marked `<!-- tried: ... -->` is run as it stands there, in order, as its
+# reader would: with HAProxy, a name server's worth of /etc/hosts and a backend, in namespaces of its own, so that the
+# real paths, ports and addresses of the text are used and nothing of this machine is touched.
+#
+#   repository              run in the root of the repository, to a good end
+#   exit                    run, to a good end
+#   until "TEXT"            run in the background until its output has TEXT; it stays until the end
+#   shows "TEXT"...         run, again for a while if need be, until its output has every TEXT
+#   append FILE             appended to FILE; HAProxy is started with its own configuration
+#   check FILE              written to FILE, which `beacond check` must approve
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [ -z "${IN_SANDBOX:-}" ]; then
+  cargo build --release
+  export IN_SANDBOX=1
+  if unshare --map-root-user --mount --net true 2>/dev/null; then exec unshare --map-root-user --mount --net "$0"; fi
+  if sudo -n unshare --mount --net true; then exec sudo --preserve-env=IN_SANDBOX,PATH,HOME unshare --mount --net "$0"; fi
+  echo "tests/readme.sh needs namespaces (unshare --mount --net), and they are not allowed here" >&2
+  exit 1
+fi
+
+repository=$PWD
+box=$(mktemp -d)
+pids=()
+cleanup() {
+  status=$?
+  trap - EXIT
+  # Process groups, for what was begun through a shell and sudo.
+  for pid in "${pids[@]}"; do kill -TERM -- "-$pid" 2>/dev/null || true; done
+  wait 2>/dev/null
+  rm -rf "$box"
+  exit "$status"
+}
+trap cleanup EXIT
+
+# The reader's machine: an /etc with little in it, an empty /run and /usr/local/bin, two names, one network.
+mkdir -p "$box/etc/haproxy" "$box/bin" "$box/home" "$box/www"
+for name in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl; do
+  if [ -e "/etc/$name" ]; then cp -rL "/etc/$name" "$box/etc/" 2>/dev/null || true; fi
+done
+printf '127.0.0.1 localhost\n10.0.0.1 balancer.example\n' >"$box/etc/hosts"
+mount --bind "$box/etc" /etc
+mount -t tmpfs none /run
+mount -t tmpfs none /usr/local/bin
+mkdir -p /run/haproxy
+ip link set lo up
+ip address add 10.0.0.1/8 dev lo
+printf '#!/bin/sh\nexec "$@"\n' >"$box/bin/sudo"
+chmod +x "$box/bin/sudo"
+PATH=$box/bin:/usr/local/bin:$PATH:/usr/sbin
+export PATH CARGO_NET_OFFLINE=true
+
+set -m # what runs in the background has a process group of its own
+cat >/etc/haproxy/haproxy.cfg <<END
+global
+    stats socket /run/haproxy/admin.sock mode 660 level admin
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+END
+echo well >"$box/www/health"
+for address in 127.0.0.1 10.0.0.1; do
+  busybox httpd -f -p "$address:8080" -h "$box/www" &
+  pids+=($!)
+done
+
+fail() {
+  printf 'README, block %s: %s\n%s\n--- its output:\n' "$number" "$1" "$block" >&2
+  cat "$output" >&2
+  exit 1
+}
+
+# Whether the output has every one of the quoted texts in `mark`.
+has_all() {
+  local text
+  while IFS= read -r text; do
+    grep -qF -- "$text" "$output" || return 1
+  done < <(grep -o '"[^"]*"' <<<"$mark" | tr -d '"')
+}
+
+try() {
+  cd "$box/home"
+  output=$box/output.$number
+  : >"$output"
+  case $mark in
+    repository) (cd "$repository" && bash -euo pipefail -c "$block") >"$output" 2>&1 || fail "status $?" ;;
+    exit) bash -euo pipefail -c "$block" >"$output" 2>&1 || fail "status $?" ;;
+    until*)
+      bash -euo pipefail -c "$block" >"$output" 2>&1 &
+      pids+=($!)
+      for _ in {1..200}; do has_all && return; sleep 0.1; done
+      fail "never said: ${mark#until }"
+      ;;
+    shows*)
+      for _ in {1..100}; do
+        bash -euo pipefail -c "$block" >"$output" 2>&1 && has_all && return
+        sleep 0.1
+      done
+      fail "did not show: ${mark#shows }"
+      ;;
+    append*)
+      printf '%s\n' "$block" >>"${mark#append }"
+      haproxy -W -f /etc/haproxy/haproxy.cfg >"$output" 2>&1 &
+      pids+=($!)
+      for _ in {1..100}; do [ -S /run/haproxy/admin.sock ] && return; sleep 0.1; done
+      fail "HAProxy did not start"
+      ;;
+    check*)
+      printf '%s\n' "$block" >"${mark#check }"
+      beacond check -c "${mark#check }" >"$output" 2>&1 || fail "status $?"
+      [ "$(tail -n 1 "$output")" = ok ] || fail "not ok"
+      ;;
+    *) fail "unknown mark: $mark" ;;
+  esac
+}
+
+number=0 mark='' block='' inside=''
+while IFS= read -r line; do
+  case $line in
+    '<!-- tried: '*) mark=${line#<!-- tried: } mark=${mark% -->} ;;
+    '```'*)
+      if [ -n "$inside" ]; then
+        inside=''
+        if [ -n "$mark" ]; then
+          number=$((number + 1))
+          try </dev/null
+          printf 'README, block %s: %s\n' "$number" "$mark"
+        fi
+        mark='' block=''
+      else
+        inside=1
+      fi
+      ;;
+    *) if [ -n "$inside" ]; then block+=$line$'\n'; fi ;;
+  esac
+done <"$repository/README.md"
+((number > 0))
+echo "README: $number blocks tried"
