@@ -1,6 +1,6 @@
 //! The control socket as a service: bounded clients, bounded lines, bounded patience.
 //!
-//! A client that never sends, or never reads, holds one of [`CLIENTS`] places until its time is up and does no other
+//! A client that never sends, or never reads, holds one of a few places until its time is up and does no other
 //! harm. What requests mean is in `request`; what the report says, in `status`.
 
 use super::request::Request;

@@ -2,7 +2,7 @@
 //!
 //! One secret a line; the first signs, all verify, which is how one is replaced by the next. Blank lines and lines that
 //! begin with `#` are skipped; of all others every byte counts, as it does for the reference module. Secrets are wiped
-//! when dropped and are never shown: not by `Debug`, not in an error. Pure; [`file`] opens the files.
+//! when dropped and are never shown: not by `Debug`, not in an error. Pure; [`mod@file`] opens the files.
 
 pub mod file;
 
