@@ -124,10 +124,9 @@ pub fn encode<'a>(saved_us: i64, rows: impl Iterator<Item = Row<'a>>) -> Vec<u8>
 /// The first line that is wrong. Nothing of such a file is to be used.
 pub fn decode(text: &[u8]) -> Result<Saved, StateError> {
     let mut lines = (1..).zip(text.split(|b| *b == b'\n'));
-    let mut next = || lines.next().unwrap_or((0, b""));
-    let (line, header) = next();
+    let (line, header) = lines.next().unwrap_or((1, b""));
     check_header(header).map_err(|fault| StateError { line, fault })?;
-    let (line, saved) = next();
+    let (line, saved) = lines.next().ok_or(StateError { line, fault: Fault::CutShort })?;
     let saved_us = saved.strip_prefix(b"saved ").ok_or(Fault::Field("saved"));
     let saved_us = saved_us.and_then(|v| number(v, "saved")).map_err(|fault| StateError { line, fault })?;
     let mut rows = Vec::new();

@@ -29,12 +29,7 @@ impl Key {
     /// The MAC of `body` as it stands in a datagram: 16 lower-case hex digits.
     #[must_use]
     pub fn mac(&self, body: &[u8]) -> [u8; MAC_LEN] {
-        let mut out = [0; MAC_LEN];
-        let word = SipHasher24::new_with_key(&self.0).hash(body);
-        for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(word.to_le_bytes()) {
-            *pair = [hex_digit(byte >> 4), hex_digit(byte & 15)];
-        }
-        out
+        hex(SipHasher24::new_with_key(&self.0).hash(body))
     }
 
     /// Appends the MAC of `text` to it, which makes it a datagram.
@@ -132,8 +127,19 @@ pub fn verify<'a>(
     Ok(Verified { body, ts: fresh(&body, now_us, max_skew)?, key })
 }
 
-fn hex_digit(nibble: u8) -> u8 {
-    b'0' + nibble + u8::from(nibble > 9) * (b'a' - b'9' - 1)
+/// The 16 lower-case hex digits of a word's little-endian bytes, all at once. A branch per digit would be guessed
+/// wrong every third time, which costs a third of a MAC, and shows in the time it takes.
+fn hex(word: u64) -> [u8; MAC_LEN] {
+    const EACH: u128 = u128::MAX / 255;
+    let mut x = u128::from(word);
+    // Spread the bytes to every other place, then each one's nibbles over both.
+    x = (x | x << 32) & (u128::MAX / ((1 << 32) + 1));
+    x = (x | x << 16) & (u128::MAX / ((1 << 16) + 1));
+    x = (x | x << 8) & (u128::MAX / ((1 << 8) + 1));
+    x = (x >> 4 | x << 8) & (EACH * 0x0f);
+    let letters = (x + EACH * 6) >> 4 & EACH;
+    let digits = x + EACH * u128::from(b'0') + letters * u128::from(b'a' - b'9' - 1);
+    digits.to_le_bytes()
 }
 
 /// Fuzz target: arbitrary bytes get a verdict, and never a good one; what a key signed is accepted as it was signed.
@@ -223,6 +229,12 @@ mod tests {
         let verified = verify(&datagram, &keys, 5, Duration::ZERO).unwrap();
         assert_eq!((verified.key, verified.ts, verified.body), (1, 5, Body::parse(b"BEACON ts=5")));
         assert_eq!(verify(&datagram, &keys[..1], 5, Duration::ZERO), Err(Reason::MacMismatch));
+    }
+
+    #[test]
+    fn every_nibble_has_its_digit() {
+        assert_eq!(&hex(0xefcd_ab89_6745_2301), b"0123456789abcdef");
+        assert_eq!(&hex(0x1032_5476_98ba_dcfe), b"fedcba9876543210");
     }
 
     #[test]
