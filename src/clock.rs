@@ -39,5 +39,5 @@ pub struct Now {
 /// `d` in whole microseconds, saturating.
 #[must_use]
 pub fn micros(d: Duration) -> u64 {
-    u64::try_from(d.as_micros()).unwrap_or(u64::MAX)
+    d.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(d.subsec_micros()))
 }

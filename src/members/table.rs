@@ -6,6 +6,7 @@
 
 use super::member::{Member, MemberId};
 use siphasher::sip::SipHasher13;
+use std::cell::Cell;
 
 /// Members by slot and by url.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(super) struct Table {
     len: usize,
     /// Dead the longest, and dead most recently.
     dead: (u32, u32),
+    /// Found last. Each datagram asks twice for its url: whether it is known, then what it changes.
+    last: Cell<u32>,
 }
 
 #[derive(Debug)]
@@ -39,6 +42,7 @@ impl Table {
             free: NIL,
             len: 0,
             dead: (NIL, NIL),
+            last: Cell::new(NIL),
         }
     }
 
@@ -61,12 +65,17 @@ impl Table {
     }
 
     pub fn find(&self, url: &[u8]) -> Option<u32> {
+        let last = self.slots.get(self.last.get() as usize).and_then(|slot| slot.member.as_ref());
+        if last.is_some_and(|member| member.url() == url) {
+            return Some(self.last.get());
+        }
         let hash = self.hash(url);
         let mut at = self.home(hash);
         loop {
             let index = self.index[at].checked_sub(1)?;
             let member = self.get(index);
             if member.hash == hash && member.url() == url {
+                self.last.set(index);
                 return Some(index);
             }
             at = self.after(at);
