@@ -19,7 +19,11 @@ impl Clock {
     }
 
     pub(super) fn read(&self) -> Now {
-        Now { mono: Mono(ORIGIN + micros(self.started.elapsed())), unix_us: unix_us() }
+        Now { mono: self.mono(), unix_us: unix_us() }
+    }
+
+    pub(super) fn mono(&self) -> Mono {
+        Mono(ORIGIN + micros(self.started.elapsed()))
     }
 }
 

@@ -104,11 +104,11 @@ impl Reactor {
 
     /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
     pub(super) fn drain(&mut self, now: Now) -> bool {
+        if !self.core.stopping {
+            self.core.bank.close_idle();
+        }
         let mut idle = true;
-        for id in self.running() {
-            if !self.core.stopping && !self.services[id.index].draining {
-                continue;
-            }
+        for id in self.leaving() {
             let mut done = false;
             self.call(id, now, |s, cx| done = s.drain(cx));
             if done && !self.core.stopping {
@@ -116,9 +116,16 @@ impl Reactor {
             }
             idle &= done;
         }
-        if !self.core.stopping {
-            self.core.bank.close_idle();
-        }
         idle
+    }
+
+    /// Everybody at the end of the program, else those whom a reload removed.
+    fn leaving(&self) -> Vec<ServiceId> {
+        if !self.core.stopping && self.services.iter().all(|(_, slot)| !slot.draining) {
+            return Vec::new();
+        }
+        let mut leaving = self.running();
+        leaving.retain(|id| self.core.stopping || self.services[id.index].draining);
+        leaving
     }
 }

@@ -280,7 +280,7 @@ impl Reactor {
         let timer = self.core.wheel.next().map(|ms| Mono(ms.saturating_mul(TICK)));
         let deadline =
             [timer, self.shared.members.next_deadline(), self.stop_by].into_iter().flatten().min()?;
-        Some(deadline.since(self.clock.read().mono))
+        Some(deadline.since(self.clock.mono()))
     }
 
     /// The end: every service stops, the log goes out.
