@@ -305,28 +305,32 @@ fn servers_conn<'a>(part: &'a str, backend: &str) -> Result<BTreeMap<&'a str, (u
     Ok(conns.collect())
 }
 
-/// The names in a `# name name name` line, and so the place of each.
-struct Columns<'a>(Vec<&'a str>);
+/// The names in a `# name name name` line, and the place of each. Looked up, not searched: a header may be as long as
+/// a reply, and is used for every line of it.
+struct Columns<'a>(BTreeMap<&'a str, usize>);
 
 impl<'a> Columns<'a> {
     fn of(header: &'a str) -> Columns<'a> {
-        Columns(header.trim_start_matches('#').split_whitespace().collect())
+        let mut places = BTreeMap::new();
+        for (place, name) in header.trim_start_matches('#').split_whitespace().enumerate() {
+            places.entry(name).or_insert(place);
+        }
+        Columns(places)
     }
 
     fn read<'v>(&self, line: &'v str) -> Fields<'_, 'v> {
-        Fields { names: &self.0, values: line.split_whitespace().collect() }
+        Fields { places: &self.0, values: line.split_whitespace().collect() }
     }
 }
 
 struct Fields<'n, 'v> {
-    names: &'n [&'n str],
+    places: &'n BTreeMap<&'n str, usize>,
     values: Vec<&'v str>,
 }
 
 impl<'v> Fields<'_, 'v> {
     fn get(&self, name: &str) -> Option<&'v str> {
-        let place = self.names.iter().position(|have| *have == name)?;
-        self.values.get(place).copied()
+        self.values.get(*self.places.get(name)?).copied()
     }
 
     fn number<T: FromStr>(&self, name: &str) -> Option<T> {
@@ -436,6 +440,14 @@ mod tests {
         for end in 0..whole.len() {
             assert!(snapshot(&whole[..end], "dyn").is_err(), "{end}");
         }
+    }
+
+    #[test]
+    fn a_header_as_long_as_a_reply_costs_no_more_than_the_reply() {
+        // A search of the header for each line would take hours over this.
+        let (names, lines) = ("a ".repeat(MAX_REPLY / 4), "x\n".repeat(MAX_REPLY / 4));
+        let text = format!("Pid: 5\n\n1\n# be_name srv_name\n\n# {names}\n{lines}\n");
+        assert_eq!(snapshot(text.as_bytes(), "dyn").map(|seen| seen.rows), Ok(Vec::new()));
     }
 
     #[test]
