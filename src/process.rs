@@ -150,6 +150,8 @@ impl Child {
         // Until it has been waited for, neither its number nor its group's can belong to anybody else.
         if let (false, Ok(group)) = (self.ended, i32::try_from(self.process.id())) {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+            // It may have moved to another group, and its end is what its owner waits for.
+            let _ = self.process.kill();
         }
     }
 

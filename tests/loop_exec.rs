@@ -236,6 +236,14 @@ fn at_the_deadline_the_whole_group_is_killed() {
 }
 
 #[test]
+fn at_the_deadline_a_command_that_left_its_group_is_killed_too() {
+    // Into the group of the test itself, where only its own number reaches it.
+    let hook = Hook::new("exec perl -e 'setpgrp(0, getpgrp(getppid())); sleep 1000'");
+    let steps = vec![up(A, 1, 1), shows(A, ViewState::Checking, Some("killed after 300ms"))];
+    run(hook.planned(Duration::from_millis(300)), None, steps);
+}
+
+#[test]
 fn a_long_list_a_deaf_command_and_a_shouting_one() {
     // More than a pipe holds, to a command that reads it, one that reads nothing and one that writes without end.
     let hook = Hook::new(
