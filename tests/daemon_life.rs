@@ -211,6 +211,8 @@ fn the_control_socket_has_bounds() {
         let _ = ninth.read_to_string(&mut reply);
         reply == "error too many clients\n"
     });
+    let turned_away = run(&format!("status --control {}", daemon.control.display()));
+    assert_eq!(String::from_utf8_lossy(&turned_away.stderr), "beacond: too many clients\n");
     // They harm nobody else.
     Sender::new(daemon.listening()).raw(b"url=http://127.9.0.1:80");
     daemon.line("added backend http://127.9.0.1:80");

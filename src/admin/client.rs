@@ -42,8 +42,14 @@ fn exchange(path: &Path, request: &Request) -> io::Result<String> {
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    writeln!(stream, "{request}")?;
-    let mut reply = String::new();
-    stream.read_to_string(&mut reply)?;
-    Ok(reply)
+    // Who is turned away may find the connection closed while still asking; what was said first can be read.
+    let asked = writeln!(stream, "{request}");
+    let mut reply = Vec::new();
+    match stream.read_to_end(&mut reply) {
+        Err(e) if e.kind() == io::ErrorKind::ConnectionReset && !reply.is_empty() => {}
+        Err(e) => return Err(e),
+        Ok(_) if reply.is_empty() => asked?,
+        Ok(_) => {}
+    }
+    Ok(String::from_utf8_lossy(&reply).into_owned())
 }
