@@ -5,6 +5,8 @@
 
 use super::request::Request;
 use super::status;
+use crate::bytes::LogGate;
+use crate::reactor::bank::plain;
 use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::wheel::TimerId;
 use log::LevelFilter;
@@ -26,6 +28,8 @@ const REST: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// When to try again after the process ran out of descriptors.
 const BREATH: Duration = Duration::from_millis(200);
+/// Between two lines about that.
+const COMPLAINTS: Duration = Duration::from_secs(1);
 
 const LISTENER: Key = Key(0);
 const QUIET_AGAIN: Key = Key(1);
@@ -38,6 +42,9 @@ pub struct Control {
     listener: Option<(UnixListener, Registration)>,
     clients: Slab<Client>,
     quiet_again: Option<TimerId>,
+    /// Out of descriptors: when to accept again.
+    breath: Option<TimerId>,
+    complaints: LogGate,
 }
 
 struct Client {
@@ -57,7 +64,15 @@ impl Control {
     /// A control socket at `path`; `level` is what a timed change of the log level returns to.
     #[must_use]
     pub fn new(path: PathBuf, level: LevelFilter) -> Control {
-        Control { path, level, listener: None, clients: Slab::new(), quiet_again: None }
+        Control {
+            path,
+            level,
+            listener: None,
+            clients: Slab::new(),
+            quiet_again: None,
+            breath: None,
+            complaints: LogGate::new(COMPLAINTS),
+        }
     }
 
     fn spec(&self) -> SocketSpec {
@@ -73,8 +88,12 @@ impl Control {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => {
                     // Out of descriptors or memory: whoever waits in the backlog makes no new event.
-                    log::warn!(target: "control", "cannot accept: {e}");
-                    cx.arm(LISTENER, cx.now.mono.after(BREATH));
+                    if self.complaints.pass(cx.now.mono).is_some() {
+                        log::warn!(target: "control", "cannot accept: {}", plain(&e));
+                    }
+                    if self.breath.is_none() {
+                        self.breath = Some(cx.arm(LISTENER, cx.now.mono.after(BREATH)));
+                    }
                     return;
                 }
             }
@@ -181,7 +200,10 @@ impl Service for Control {
 
     fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
         match key {
-            LISTENER => self.accept(cx),
+            LISTENER => {
+                self.breath = None;
+                self.accept(cx);
+            }
             QUIET_AGAIN => {
                 self.quiet_again = None;
                 self.set_level(self.level, None, cx);
