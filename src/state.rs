@@ -15,6 +15,7 @@ use crate::state_text;
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
 use std::io;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -67,7 +68,8 @@ impl State {
 
     fn take_lock(&mut self) -> io::Result<()> {
         let path = self.beside(".lock");
-        let file = File::options().create(true).append(true).open(&path)?;
+        // Whoever may open it may lock it, and so keep us from starting.
+        let file = File::options().create(true).append(true).mode(0o600).open(&path)?;
         match file.try_lock() {
             Ok(()) => self.lock = Some(file),
             Err(TryLockError::WouldBlock) => {

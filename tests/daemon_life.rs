@@ -299,6 +299,16 @@ fn members_and_replay_marks_survive_a_kill() {
 }
 
 #[test]
+fn nobody_else_can_lock_the_state_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let state = dir.path().join("state");
+    let daemon = with_state(dir.path(), &state);
+    daemon.listening();
+    let mode = fs::metadata(dir.path().join("state.lock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
 fn a_state_file_that_cannot_be_read_is_kept_beside() {
     let dir = tempfile::tempdir().unwrap();
     let state = dir.path().join("state");
