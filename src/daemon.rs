@@ -12,11 +12,14 @@ use crate::reactor::offload::resolve;
 use crate::reactor::{LogPipe, Plan, Planned, Reactor};
 use crate::secret::file::own_groups;
 use crate::state::State;
-use nix::unistd::{AccessFlags, Gid, User, access, chown, geteuid, getgrouplist, initgroups, setgid, setuid};
+use nix::fcntl::OFlag;
+use nix::unistd::{AccessFlags, Gid, User, access, geteuid, getgrouplist, initgroups, setgid, setuid};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::net::IpAddr;
+use std::os::unix::fs::{OpenOptionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -41,8 +44,7 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
         .map_err(|e| Error::world(format!("cannot start: {}", plain(&e))))?;
     reactor.open(&plan).map_err(Error::world)?;
     if let Some(path) = &global.pid_file {
-        fs::write(path, format!("{}\n", std::process::id()))
-            .map_err(|e| Error::world(format!("pid-file {}: {}", path.display(), plain(&e))))?;
+        write_pid(path).map_err(|e| Error::world(format!("pid-file {}: {}", path.display(), plain(&e))))?;
     }
     if let Some(user) = &global.user {
         become_user(user, control.as_deref())?;
@@ -162,6 +164,14 @@ fn groups(global: &Global) -> Vec<u32> {
     }
 }
 
+/// Writes the process's number. Never through a link: the folder may belong to the user that we are about to become,
+/// who must not choose a file for root to overwrite.
+fn write_pid(path: &Path) -> io::Result<()> {
+    let mut options = File::options();
+    options.write(true).create(true).truncate(true).mode(0o644).custom_flags(OFlag::O_NOFOLLOW.bits());
+    writeln!(options.open(path)?, "{}", std::process::id())
+}
+
 /// Gives up root for good. The control socket goes along, so that it can be removed at the end.
 fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
     let fail = |why: String| Error::world(format!("cannot become user {name}: {why}"));
@@ -169,8 +179,9 @@ fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
         .map_err(|e| fail(e.desc().to_owned()))?
         .ok_or_else(|| fail("no such user".to_owned()))?;
     if let Some(path) = control {
-        chown(path, Some(user.uid), Some(user.gid))
-            .map_err(|e| fail(format!("{}: {}", path.display(), e.desc())))?;
+        // Not through a link either.
+        lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+            .map_err(|e| fail(format!("{}: {}", path.display(), plain(&e))))?;
     }
     let login = CString::new(name).map_err(|_| fail("no such user".to_owned()))?;
     initgroups(&login, user.gid)

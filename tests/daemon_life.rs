@@ -356,8 +356,15 @@ fn pid_file_and_end() {
         Daemon::start(dir.path(), &format!("--pid-file {} {LISTEN} --unauthenticated", pid.display()));
     daemon.listening();
     assert_eq!(fs::read_to_string(&pid).unwrap().trim(), daemon.pid().to_string());
+    let mode = fs::metadata(&pid).unwrap().permissions().mode();
+    assert_eq!(mode & 0o022, 0, "nobody else can have another process killed");
     assert_eq!(daemon.stop(), Some(0));
     assert!(!pid.exists());
+    // A link that somebody put there is not written through.
+    let precious = private_file(dir.path(), "precious", "precious");
+    std::os::unix::fs::symlink(&precious, &pid).unwrap();
+    refused(&format!("--pid-file {} {LISTEN} --unauthenticated", pid.display()), 1, "pid-file");
+    assert_eq!(fs::read_to_string(&precious).unwrap(), "precious");
 }
 
 #[test]

@@ -7,9 +7,10 @@
 use mio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
 use socket2::{Domain, Protocol, Socket as Raw, Type};
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -173,11 +174,17 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
         // Stale: its process is gone.
         fs::remove_file(path)?;
     }
-    // The mode is narrowed between bind and listen, while nobody can connect yet.
+    let address = socket2::SockAddr::unix(path)?;
     let raw = Raw::new(Domain::UNIX, Type::STREAM, None)?;
     raw.set_nonblocking(true)?;
-    raw.bind(&socket2::SockAddr::unix(path)?)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    let mode = || fs::Permissions::from_mode(0o600);
+    // On Linux narrow from the start: a mode set by name could be that of something put in its place. Elsewhere at least
+    // before anybody can connect.
+    #[cfg(target_os = "linux")]
+    File::from(OwnedFd::from(raw.try_clone()?)).set_permissions(mode())?;
+    raw.bind(&address)?;
+    #[cfg(not(target_os = "linux"))]
+    fs::set_permissions(path, mode())?;
     raw.listen(16)?;
     Ok(UnixListener::from_std(raw.into()))
 }
