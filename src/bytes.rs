@@ -66,7 +66,8 @@ impl fmt::Display for JsonStr<'_> {
             match c {
                 '"' => f.write_str("\\\"")?,
                 '\\' => f.write_str("\\\\")?,
-                c if c < ' ' => write!(f, "\\u{:04x}", u32::from(c))?,
+                // Beyond what JSON asks for: DEL and the C1 controls, which some terminals obey.
+                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
                 c => f.write_char(c)?,
             }
         }
@@ -123,6 +124,7 @@ mod tests {
         assert_eq!(Escaped(b"a b%\n\xff").to_string(), "a%20b%25%0A%FF");
         assert_eq!(Printable(b"a b%\n").to_string(), "a b%25%0A");
         assert_eq!(JsonStr("a\"\\\n\u{e9}").to_string(), "\"a\\\"\\\\\\u000a\u{e9}\"");
+        assert_eq!(JsonStr("\u{7f}\u{9b}2J").to_string(), r#""\u007f\u009b2J""#);
     }
 
     #[test]
