@@ -58,7 +58,7 @@ fn what_is_wrong_is_said_in_one_line_with_the_agreed_status() {
         "argument 4 (--timeout): 'soon': wanted a time",
     );
     refused(&format!("listen --secret-file {secret} --max-skew 500ms"), 2, "whole seconds");
-    refused(&format!("listen --secret-file {open}"), 2, "readable by everybody");
+    refused(&format!("listen --secret-file {open}"), 2, "readable or writable by everybody");
     refused(&format!("listen --secret-file {short}"), 2, "22");
     refused(&format!("listen --secret-file {at}/none"), 1, "none");
     refused(&format!("listen --secret-file {secret} --listen 192.0.2.1:0"), 1, "no such address");

@@ -77,7 +77,11 @@ mod tests {
         mode(0o644);
         let open = load(&path, false).unwrap_err();
         assert_eq!(open.status, 2);
-        assert!(open.message.ends_with("readable by everybody: want chmod o= on it"), "{}", open.message);
+        assert!(
+            open.message.ends_with("readable or writable by everybody: want chmod o= on it"),
+            "{}",
+            open.message
+        );
         mode(0o640);
         assert_eq!(load(&path, false).unwrap().list, [Secret::new(GOOD.as_bytes())]);
         assert_eq!(load_for(&path, false, &[]).unwrap_err().status, 2);

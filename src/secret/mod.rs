@@ -165,7 +165,7 @@ pub fn parse(text: &[u8], weak: bool) -> Result<Secrets, BadText> {
     if secrets.list.is_empty() { Err(BadText::NoSecret) } else { Ok(secrets) }
 }
 
-/// Who can read a secret file besides those who may.
+/// Who can read a secret file, or put a secret of their own into it, besides those who may.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exposed {
     /// Everybody.
@@ -177,11 +177,11 @@ pub enum Exposed {
 impl fmt::Display for Exposed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Exposed::Others => f.write_str("readable by everybody: want chmod o= on it"),
+            Exposed::Others => f.write_str("readable or writable by everybody: want chmod o= on it"),
             Exposed::Group(gid) => {
                 write!(
                     f,
-                    "readable by group {gid}, which is not one of this process's: want chmod g= or another group"
+                    "readable or writable by group {gid}, which is not one of this process's: want chmod g= or another group"
                 )
             }
         }
@@ -191,11 +191,11 @@ impl fmt::Display for Exposed {
 /// Whether a file of this `mode` and group is closed enough, for a process that is in `groups`.
 ///
 /// # Errors
-/// Who else can read it.
+/// Who else can read or write it.
 pub fn closed(mode: u32, gid: u32, groups: &[u32]) -> Result<(), Exposed> {
-    if mode & 0o004 != 0 {
+    if mode & 0o006 != 0 {
         Err(Exposed::Others)
-    } else if mode & 0o040 != 0 && !groups.contains(&gid) {
+    } else if mode & 0o060 != 0 && !groups.contains(&gid) {
         Err(Exposed::Group(gid))
     } else {
         Ok(())
@@ -285,6 +285,8 @@ mod tests {
         assert_eq!(closed(0o100_640, 7, &[3]), Err(Exposed::Group(7)));
         assert_eq!(closed(0o100_644, 7, &[7]), Err(Exposed::Others));
         assert_eq!(closed(0o100_604, 7, &[7]), Err(Exposed::Others));
+        assert_eq!(closed(0o100_602, 7, &[7]), Err(Exposed::Others));
+        assert_eq!(closed(0o100_620, 7, &[3]), Err(Exposed::Group(7)));
     }
 
     #[test]
