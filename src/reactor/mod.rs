@@ -266,7 +266,7 @@ impl Reactor {
 
     /// Lets the table expire, unless datagrams that may refresh a member still lie in a socket.
     fn expire(&mut self, now: Now) {
-        self.busy = if self.core.again.is_empty() { 0 } else { self.busy + 1 };
+        self.busy = if self.core.again.is_empty() { 0 } else { self.busy.saturating_add(1) };
         if self.busy == 0 || self.busy > BUSY_TURNS {
             self.shared.expire(now.mono);
         }
