@@ -206,7 +206,7 @@ impl Service for State {
             return;
         }
         // The last write cannot wait for the helper; nothing else is left to run.
-        let result = replace_file(&self.path, &cx.shared.members.snapshot(cx.now));
+        let result = replace_file(&self.path, ".last", &cx.shared.members.snapshot(cx.now));
         let path = self.path.clone();
         self.judge(&result, &path);
     }

@@ -115,7 +115,7 @@ fn help(queues: &Mutex<Queues>, waker: &Waker) {
 fn run(job: Job) -> Done {
     match job {
         Job::Resolve { host, port } => Done::Resolved(resolve(&host, port)),
-        Job::WriteFile { path, bytes } => Done::Written(replace_file(&path, &bytes)),
+        Job::WriteFile { path, bytes } => Done::Written(replace_file(&path, ".tmp", &bytes)),
     }
 }
 
@@ -145,14 +145,15 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 
 /// Replaces `path` so that a reader, or a power cut, sees the old contents or the new, never a part.
 ///
-/// Blocks; for the loop itself only at exit.
+/// Blocks; for the loop itself only when a service stops. The helper may be writing the same file then: so each has a
+/// temporary file of its own, told apart by `suffix`.
 ///
 /// # Errors
 /// What the file system says. The temporary file is removed again.
-pub fn replace_file(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub fn replace_file(path: &Path, suffix: &str, bytes: &[u8]) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".tmp");
+    name.push(suffix);
     let temporary = path.with_file_name(name);
     let write = || -> io::Result<()> {
         let mut file =
@@ -179,14 +180,34 @@ mod tests {
     fn replacing_a_file_leaves_no_temporary_behind() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("state");
-        replace_file(&file, b"one").unwrap();
-        replace_file(&file, b"two").unwrap();
+        replace_file(&file, ".tmp", b"one").unwrap();
+        replace_file(&file, ".tmp", b"two").unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(replace_file(&dir.path().join("no/such"), b"x").is_err());
+        assert!(replace_file(&dir.path().join("no/such"), ".tmp", b"x").is_err());
         fs::create_dir(dir.path().join("folder")).unwrap();
-        assert!(replace_file(&dir.path().join("folder"), b"x").is_err());
+        assert!(replace_file(&dir.path().join("folder"), ".tmp", b"x").is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the temporary is gone");
+    }
+
+    #[test]
+    fn two_writers_at_once_leave_the_whole_of_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("state");
+        let (long, short) = (vec![b'x'; 1 << 20], vec![b'y'; 1 << 10]);
+        let write = |suffix: &str, bytes: &[u8]| {
+            for _ in 0..50 {
+                replace_file(&file, suffix, bytes).unwrap();
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| write(".tmp", &long));
+            scope.spawn(|| write(".last", &short));
+            for _ in 0..200 {
+                let Ok(found) = fs::read(&file) else { continue };
+                assert!(found == long || found == short, "a mixture of {} bytes", found.len());
+            }
+        });
     }
 
     #[test]
