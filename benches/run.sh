@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Every figure, side by side in one run: a line each, with its goal. Ends with status 1 if one is missed by more than the
+# noise of a shared machine. Wants two CPUs with nothing else to do, and HAProxy.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+missed=0
+for bench in receiver daemon haproxy; do
+  cargo bench -q --bench "$bench" || missed=1
+done
+for bench in wire members wheel; do
+  cargo bench -q --bench "$bench" -- --quick || missed=1
+done
+benches/size.sh || missed=1
+exit "$missed"
