@@ -159,6 +159,23 @@ fn reload_is_all_or_nothing() {
 }
 
 #[test]
+fn a_reload_that_renames_the_balancer_goes_on_hearing() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("conf");
+    let text = |balancer: &str| {
+        format!("[listen]\nlisten 127.0.0.1:0\nunauthenticated\nallow 127.0.0.0/8\nbalancer {balancer}\n")
+    };
+    write(&config, &text("old"));
+    let daemon = daemon_of(dir.path(), &config);
+    let addr = daemon.listening();
+    write(&config, &text("new"));
+    let reload = format!("reload --control {}", daemon.control.display());
+    assert!(run(&reload).status.success());
+    Sender::new(addr).raw(b"url=http://127.9.0.1:80");
+    daemon.line("added backend http://127.9.0.1:80 to balancer://new");
+}
+
+#[test]
 fn a_reload_that_drops_a_sender_says_goodbye() {
     let dir = tempfile::tempdir().unwrap();
     let secret = secret_file(dir.path());

@@ -39,7 +39,7 @@ impl Reactor {
             }
         }
         for (name, mut planned) in changed {
-            let predecessor = old.iter().position(|id| self.services[id.index].name == name);
+            let predecessor = self.predecessor(&old, &name, &*planned.service);
             if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
                 planned.service.inherit(retired);
             }
@@ -51,6 +51,17 @@ impl Reactor {
             self.services[id.index].draining = true;
         }
         Ok(())
+    }
+
+    /// Which of `old` a new service replaces: the one of its name, else one that holds a socket it wants.
+    fn predecessor(&self, old: &[ServiceId], name: &str, new: &dyn Service) -> Option<usize> {
+        let wanted = new.sockets();
+        let holds = |id: &ServiceId| {
+            let service = self.services[id.index].service.as_ref();
+            service.is_some_and(|old| old.sockets().iter().any(|socket| wanted.contains(socket)))
+        };
+        let namesake = old.iter().position(|id| self.services[id.index].name == name);
+        namesake.or_else(|| old.iter().position(holds))
     }
 
     /// Puts policies in force; balancers that nobody names any more are gone.
