@@ -101,6 +101,41 @@ impl LogGate {
     }
 }
 
+/// Lets log lines through up to a burst, then at a steady rate, and counts what it held back: for lines that somebody
+/// with a valid key can cause as often as he likes.
+#[derive(Debug)]
+pub struct LogBudget {
+    burst: u64,
+    per_second: u64,
+    /// Used up, in lines, as of `at`.
+    used: u64,
+    at: Mono,
+    held: u64,
+}
+
+impl LogBudget {
+    /// A budget of `burst` lines at once, and `per_second` more each second.
+    #[must_use]
+    pub fn new(burst: u64, per_second: u64) -> LogBudget {
+        LogBudget { burst, per_second, used: 0, at: Mono::ZERO, held: 0 }
+    }
+
+    /// Asks for one line. `Some(n)`: log it; `n` were held back before it.
+    pub fn pass(&mut self, now: Mono) -> Option<u64> {
+        let refill = now.since(self.at).as_secs().saturating_mul(self.per_second);
+        if refill > 0 {
+            self.used = self.used.saturating_sub(refill);
+            self.at = now;
+        }
+        if self.used >= self.burst {
+            self.held += 1;
+            return None;
+        }
+        self.used += 1;
+        Some(std::mem::take(&mut self.held))
+    }
+}
+
 fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|v| u8::try_from(v).ok())
 }
@@ -125,6 +160,17 @@ mod tests {
         assert_eq!(Printable(b"a b%\n").to_string(), "a b%25%0A");
         assert_eq!(JsonStr("a\"\\\n\u{e9}").to_string(), "\"a\\\"\\\\\\u000a\u{e9}\"");
         assert_eq!(JsonStr("\u{7f}\u{9b}2J").to_string(), r#""\u007f\u009b2J""#);
+    }
+
+    #[test]
+    fn a_budget_allows_a_burst_and_then_a_rate() {
+        let mut budget = LogBudget::new(3, 2);
+        let second = |n: u64| Mono(n * 1_000_000);
+        let passed =
+            |budget: &mut LogBudget, at: Mono| (0..10).filter_map(|_| budget.pass(at)).collect::<Vec<_>>();
+        assert_eq!(passed(&mut budget, second(5)), [0, 0, 0]);
+        assert_eq!(passed(&mut budget, second(6)), [7, 0]);
+        assert_eq!(passed(&mut budget, second(60)), [8, 0, 0]);
     }
 
     #[test]

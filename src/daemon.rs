@@ -13,6 +13,7 @@ use crate::reactor::{LogPipe, Plan, Planned, Reactor};
 use crate::secret::file::own_groups;
 use crate::state::State;
 use nix::fcntl::OFlag;
+use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{AccessFlags, Gid, User, access, geteuid, getgrouplist, initgroups, setgid, setuid};
 use std::collections::HashMap;
 use std::ffi::CString;
@@ -32,6 +33,9 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     let global = Global::from_section(&config.global)?;
     let log = LogPipe::default();
     logging::init(global.log_level, global.log_stamp, &log);
+
+    // A core file would hold the secrets.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 
     let mut planner = Planner { source, host: host.to_owned(), control: None, global, names: HashMap::new() };
     let assembly = planner.assemble(&config)?;

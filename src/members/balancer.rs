@@ -1,7 +1,7 @@
 //! One balancer: what an announcement, a goodbye and a deadline do to its members.
 
 use super::hearing::{Hearing, Silence, Verdict};
-use super::member::{Member, State};
+use super::member::{Member, NO_MARK, State};
 use super::table::Table;
 use super::timers::{Alarm, Timers};
 use super::{Announce, BalancerId, Event, Facts, Heard, MAX_MEMBERS, Policy, Reason, What};
@@ -63,7 +63,7 @@ impl Balancer {
 
     pub fn announce(&mut self, a: &Announce<'_>, now: Mono, timers: &mut Timers) -> Heard {
         let Some(index) = self.table.find(a.url) else { return self.newcomer(a, now, timers) };
-        if a.replay_check && a.ts <= self.table.get(index).mark {
+        if a.replay_check && self.is_replay(index, a.ts) {
             self.hearing.missed(Silence::Other);
             return Heard::Dropped(Reason::ReplayedTs);
         }
@@ -95,7 +95,7 @@ impl Balancer {
             self.hear(now, timers);
             return Heard::Ignored;
         };
-        if ts <= self.table.get(index).mark {
+        if self.is_replay(index, ts) {
             self.hearing.missed(Silence::Other);
             return Heard::Dropped(Reason::ReplayedTs);
         }
@@ -113,6 +113,18 @@ impl Balancer {
         self.table.get_mut(index).dead_since = now;
         self.table.push_dead(index);
         Heard::Ignored
+    }
+
+    /// Whether a fresh timestamp is not newer than the url's mark. A mark that is further ahead of it than two
+    /// fresh timestamps can be apart was set while our clock was wrong, and means nothing: without this, a clock put
+    /// right would keep everybody out until it has caught up.
+    fn is_replay(&mut self, index: u32, ts: i64) -> bool {
+        let widest = i64::try_from(micros(self.policy.max_skew)).unwrap_or(i64::MAX).saturating_mul(2);
+        let member = self.table.get_mut(index);
+        if member.mark != NO_MARK && member.mark.saturating_sub(ts) > widest {
+            member.mark = NO_MARK;
+        }
+        ts <= member.mark
     }
 
     /// Something valid came for this balancer.
@@ -248,7 +260,9 @@ impl Balancer {
         timers: &mut Timers,
         event: &mut dyn FnMut(Event<'_>),
     ) {
-        let timeout = self.table.get(index).timeout();
+        // Of listeners with different timeouts the slowest rhythm counts, or its members' silence between two
+        // announcements would look like deafness to the others.
+        let timeout = self.table.get(index).timeout().max(self.policy.timeout);
         let (verdict, news) = self.hearing.judge(self.policy.when_deaf, timeout, self.up, now);
         if let Some(deafness) = self.hearing.deafness().filter(|_| news) {
             let (silent, up) = (now.since(deafness.last_heard), self.up);

@@ -6,12 +6,17 @@ use crate::clock::Now;
 use crate::members::{BalancerId, Policy};
 
 impl Reactor {
-    /// Plans anew and replaces what changed, or says why not and changes nothing.
+    /// Plans anew and replaces what changed, or says why not and changes nothing. A service that cannot start although
+    /// its sockets are open is named.
     pub(super) fn reload(&mut self, now: Now) {
-        let result = self.replan(now);
+        let result = match self.replan(now) {
+            Ok(failures) if failures.is_empty() => Ok(()),
+            Ok(failures) => Err(format!("reloaded, but {}", failures.join("; "))),
+            Err(why) => Err(format!("reload failed, nothing changed: {why}")),
+        };
         match &result {
             Ok(()) => log::info!(target: "beacond", "configuration reloaded"),
-            Err(e) => log::error!(target: "beacond", "reload failed, nothing changed: {e}"),
+            Err(why) => log::error!(target: "beacond", "{why}"),
         }
         for (id, key) in std::mem::take(&mut self.core.reload_for) {
             let done = Done::Reloaded(result.clone());
@@ -19,7 +24,7 @@ impl Reactor {
         }
     }
 
-    fn replan(&mut self, now: Now) -> Result<(), String> {
+    fn replan(&mut self, now: Now) -> Result<Vec<String>, String> {
         let plan = (self.planner)()?;
         self.open(&plan)?;
         // Committed: from here on nothing fails for the configuration's sake.
@@ -38,19 +43,18 @@ impl Reactor {
                 None => changed.push((name, planned)),
             }
         }
+        let mut failures = Vec::new();
         for (name, mut planned) in changed {
             let predecessor = self.predecessor(&old, &name, &*planned.service);
             if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
                 planned.service.inherit(retired);
             }
-            if let Err(e) = self.launch(planned, now) {
-                log::error!(target: "beacond", "{e}");
-            }
+            failures.extend(self.launch(planned, now).err());
         }
         for id in old {
             self.services[id.index].draining = true;
         }
-        Ok(())
+        Ok(failures)
     }
 
     /// Which of `old` a new service replaces: the one of its name, else one that holds a socket it wants.

@@ -3,7 +3,7 @@
 use super::Config;
 use crate::beacon::Reason;
 use crate::beacon::gate::{Heard, Subject};
-use crate::bytes::{LogGate, Printable};
+use crate::bytes::{LogBudget, LogGate, Printable};
 use crate::clock::Now;
 use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
 use crate::reactor::bank::{plain, set_receive_buffer};
@@ -19,6 +19,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const SOCKET: Key = Key(0);
+
+/// Between two tries after a receive call failed.
+const BREATH: Duration = Duration::from_millis(10);
+
+/// Lines about members: a whole table at once, then so many a second. Whoever holds a key could flood the log else.
+const MEMBER_LINES: u64 = 1000;
+const MEMBER_LINES_PER_SECOND: u64 = 10;
 
 /// Between two lines about dropped datagrams, as in the reference.
 const DROP_LINES: Duration = Duration::from_secs(1);
@@ -39,6 +46,7 @@ struct Ear {
     /// Members that an earlier configuration admitted and this one does not.
     disowned: HashSet<Vec<u8>>,
     drops: LogGate,
+    changes: LogBudget,
 }
 
 impl Listen {
@@ -50,7 +58,13 @@ impl Listen {
             rcvbuf: config.rcvbuf,
             receiver: Receiver::default(),
             socket: None,
-            ear: Ear { config, balancer: None, disowned: HashSet::new(), drops: LogGate::new(DROP_LINES) },
+            ear: Ear {
+                config,
+                balancer: None,
+                disowned: HashSet::new(),
+                drops: LogGate::new(DROP_LINES),
+                changes: LogBudget::new(MEMBER_LINES, MEMBER_LINES_PER_SECOND),
+            },
         }
     }
 
@@ -104,11 +118,16 @@ impl Service for Listen {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => {
                 // An ICMP error, or the kernel short of memory: what waits in the socket is still there.
+                // One that lasts must not make the loop spin.
                 cx.shared.stats.add(Counter::BeaconReceiveError);
                 log::debug!(target: "listen", "receiving: {}", plain(&e));
-                cx.again(SOCKET);
+                cx.arm(SOCKET, cx.now.mono.after(BREATH));
             }
         }
+    }
+
+    fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
+        self.ready(key, Ready { readable: true, writable: false }, cx);
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
@@ -155,7 +174,7 @@ impl Ear {
 
     /// Does what an authentic datagram says.
     fn act(
-        &self,
+        &mut self,
         id: BalancerId,
         heard: &Heard<'_>,
         from: SocketAddr,
@@ -174,33 +193,43 @@ impl Ear {
             }
             Subject::Leaving(url) => (url, shared.members.leave(id, url, heard.ts, now.mono)),
         };
-        let (url, balancer) = (Printable(url), &self.config.balancer);
-        let (counter, facts) = match outcome {
-            Outcome::Refreshed(_, facts) => (Counter::BeaconAccepted, facts),
+        let (counter, change, facts) = match outcome {
+            Outcome::Refreshed(_, facts) => (Counter::BeaconAccepted, None, facts),
             Outcome::Added(_, facts) => {
-                log::info!(target: "listen", "added backend {url} to balancer://{balancer}");
-                shared.stats.add(Counter::MemberAdded);
-                (Counter::BeaconAccepted, facts)
+                (Counter::BeaconAccepted, Some((Counter::MemberAdded, "added backend", "to")), facts)
             }
             Outcome::Revived(_, facts) => {
-                log::info!(target: "listen", "re-enabled backend {url} in balancer://{balancer}");
-                shared.stats.add(Counter::MemberRevived);
-                (Counter::BeaconAccepted, facts)
+                (Counter::BeaconAccepted, Some((Counter::MemberRevived, "re-enabled backend", "in")), facts)
             }
             Outcome::Left(_) => {
-                log::info!(target: "listen", "left backend {url} from balancer://{balancer}");
-                shared.stats.add(Counter::MemberLeft);
-                (Counter::BeaconLeave, Facts::default())
+                (Counter::BeaconLeave, Some((Counter::MemberLeft, "left backend", "from")), Facts::default())
             }
-            Outcome::Ignored => (Counter::BeaconLeave, Facts::default()),
+            Outcome::Ignored => (Counter::BeaconLeave, None, Facts::default()),
             Outcome::Dropped(members::Reason::ReplayedTs) => return Err(Reason::Replayed),
             Outcome::Dropped(members::Reason::TableFull) => return Err(Reason::TableFull),
         };
         shared.stats.add(counter);
-        if facts != Facts::default() {
+        let url = Printable(url);
+        if let Some((counter, what, preposition)) = change {
+            shared.stats.add(counter);
+            if self.may_log(now) {
+                let balancer = &self.config.balancer;
+                log::info!(target: "listen", "{what} {url} {preposition} balancer://{balancer}");
+            }
+        }
+        if facts != Facts::default() && self.may_log(now) {
             self.tell(&facts, url, heard, from);
         }
         Ok(())
+    }
+
+    /// Whether there is budget for a line about a member; says how many there was none for.
+    fn may_log(&mut self, now: Now) -> bool {
+        let held = self.changes.pass(now.mono);
+        if let Some(held @ 1..) = held {
+            log::warn!(target: "listen", "{held} lines about members were held back");
+        }
+        held.is_some()
     }
 
     fn statement<'a>(&self, url: &'a [u8], heard: &Heard<'a>, from: SocketAddr) -> Announce<'a> {
