@@ -40,6 +40,19 @@ fn refused(line: &str, status: i32, message: &str) {
 }
 
 #[test]
+fn check_warns_of_what_a_start_would_warn_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = private_file(dir.path(), "odd", &format!("# from Windows\n{SECRET}\r\n"));
+    let wanted =
+        format!("secret file {odd}: line 2: the carriage return at its end counts as part of the secret");
+    let checked = run(&format!("check {LISTEN} --secret-file {odd} + exec --command true --balancer web"));
+    let stdout = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(stdout, format!("warning: argument 9 (--secret-file): {wanted}\nok\n"));
+    let daemon = Daemon::start(dir.path(), &format!("{LISTEN} --secret-file {odd}"));
+    daemon.line(&wanted);
+}
+
+#[test]
 fn what_is_wrong_is_said_in_one_line_with_the_agreed_status() {
     let dir = tempfile::tempdir().unwrap();
     let at = dir.path().display();

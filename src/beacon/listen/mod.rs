@@ -173,9 +173,9 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
-    let shared = settings::secrets(section, "secret-file", ground.groups)?;
-    let master = settings::secrets(section, "member-keys", ground.groups)?;
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
+    let shared = settings::secrets(section, "secret-file", ground)?;
+    let master = settings::secrets(section, "member-keys", ground)?;
     let open = section.flag("unauthenticated");
     match (&shared, &master) {
         (None, None) if !open => {
