@@ -99,10 +99,14 @@ impl Note {
         let held = row.in_maint() || row.in_drain();
         let drain = row.in_drain() && !row.in_maint();
         if !held {
-            self.passed = (row.passed() || !row.has_checks()).then_some(row.check_health);
-            self.refill = false;
+            // While a check runs HAProxy shows no result: what was known before still holds.
+            if !(row.has_checks() && row.runs() && row.unjudged()) {
+                self.passed = (row.passed() || !row.has_checks()).then_some(row.check_health);
+                self.refill = false;
+            }
         } else if row.in_maint() || self.passed.is_some_and(|health| row.check_health < health) {
             self.passed = None;
+            self.refill &= !row.in_maint();
         }
         self.draining = drain.then(|| self.draining.unwrap_or(now));
         self.quiet = (row.in_maint() && row.conns == Some((0, 0))).then(|| self.quiet.unwrap_or(now));
