@@ -175,6 +175,7 @@ fn failures_are_told_once_and_healed() {
     world.haproxy.level = Level::Operator;
     world.run(120 * SECOND);
     assert_eq!(world.count("permission denied"), 1, "{:?}", world.log);
+    assert_eq!(world.count("failed"), 0, "no member is at fault: {:?}", world.log);
     assert!(world.machines[0].view(address(5)).1.unwrap().contains("permission denied"));
     world.haproxy.level = Level::Admin;
     world.run(60 * SECOND);

@@ -206,7 +206,10 @@ impl Note {
     /// a little all the same, for it may be what HAProxy cannot take.
     pub fn lost(&mut self, sent: bool, now: Mono) {
         match &mut self.last {
-            Some(last) if sent => last.again_at = last.again_at.min(now.after(LOST_PAUSE)),
+            Some(last) if sent => {
+                last.again_at = last.again_at.min(now.after(LOST_PAUSE));
+                self.said = Some("no answer".to_owned());
+            }
             last => *last = None,
         }
     }
