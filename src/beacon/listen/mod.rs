@@ -103,7 +103,8 @@ pub const ROLE: Role = Role {
             arg: "TIME",
             repeat: false,
             default: "1h",
-            help: "Forget a dead member after this long.",
+            help: "Forget a dead member after this long, but not before twice --max-skew has passed: until then its \
+                   last announcement could be replayed.",
         },
         Opt {
             name: "when-deaf",
