@@ -42,8 +42,9 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
     };
     for (n, (section, address)) in config.roles.iter().zip(facts.addresses).enumerate() {
         let address = address.map(|at| find(section, &at, resolve)).transpose()?;
-        let ground = Ground { address, groups, twin: plan::has_twin(&config.roles, n) };
-        assembly.plan.services.push(service(section, &ground)?);
+        let twin = plan::has_twin(&config.roles, n);
+        let mut ground = Ground { address, groups, twin, warnings: &mut assembly.warnings };
+        assembly.plan.services.push(service(section, &mut ground)?);
         if section.role().table == Table::Writes {
             let balancer = section.need("balancer", crate::config::values::balancer_name)?;
             assembly.admissions.push((balancer, settings::admission(section)?));
@@ -53,7 +54,7 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
 }
 
 /// Reads a section and opens its files: a service ready to start.
-type Make = fn(&Section, &Ground<'_>) -> Result<Planned, Error>;
+type Make = fn(&Section, &mut Ground<'_>) -> Result<Planned, Error>;
 
 /// The services that sections can ask for.
 const SERVICES: &[(&str, Make)] = &[
@@ -67,7 +68,7 @@ const SERVICES: &[(&str, Make)] = &[
     ("exec", crate::sinks::exec::plan),
 ];
 
-fn service(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+fn service(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
     let name = section.role().name;
     let make = SERVICES.iter().find(|(known, _)| *known == name).map(|(_, make)| make);
     make.ok_or_else(|| Error::text(format!("{}: {name} is not in this build", section.at())))?(

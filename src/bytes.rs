@@ -99,6 +99,19 @@ impl LogGate {
         self.open_at = now.after(self.every);
         Some(std::mem::take(&mut self.held))
     }
+
+    /// When it opens for the events that it holds back; `None` if it holds none.
+    #[must_use]
+    pub fn opens(&self) -> Option<Mono> {
+        (self.held > 0).then_some(self.open_at)
+    }
+
+    /// The events held back, if there are any, to be told although no further one came.
+    pub fn release(&mut self, now: Mono) -> Option<u64> {
+        self.opens()?;
+        self.open_at = now.after(self.every);
+        Some(std::mem::take(&mut self.held))
+    }
 }
 
 /// Lets log lines through up to a burst, then at a steady rate, and counts what it held back: for lines that somebody
@@ -177,7 +190,12 @@ mod tests {
     fn gate_opens_once_an_interval_and_counts() {
         let mut gate = LogGate::new(Duration::from_secs(1));
         assert_eq!(gate.pass(Mono(0)), Some(1));
+        assert_eq!((gate.opens(), gate.release(Mono(0))), (None, None), "nothing is held back");
         assert_eq!(gate.pass(Mono(999_999)), None);
         assert_eq!(gate.pass(Mono(1_000_000)), Some(2));
+        assert_eq!((gate.pass(Mono(1_500_000)), gate.pass(Mono(1_600_000))), (None, None));
+        assert_eq!(gate.opens(), Some(Mono(2_000_000)));
+        assert_eq!(gate.release(Mono(2_000_000)), Some(2));
+        assert_eq!(gate.pass(Mono(2_999_999)), None, "a released line counts as one");
     }
 }

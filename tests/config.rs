@@ -434,6 +434,11 @@ fn check_shows_every_value_and_its_origin() {
     assert!(lines.contains(&format!("timeout 5  ({path}:2)").as_str()), "{shown}");
     assert!(lines.contains(&format!("keep-last  ({path}:3)").as_str()), "{shown}");
     assert!(lines.contains(&"max-skew 30  (default)"), "{shown}");
+    assert!(lines.contains(&"listen 0.0.0.0:5555  (default)"), "{shown}");
+    for (given, effective) in [(":6000", "0.0.0.0:6000"), ("udp://[::1]", "[::1]:5555"), ("lb", "lb:5555")] {
+        let shown = check(&["check", "--show", "listen", "--listen", given], &|_| Ok(vec![])).unwrap();
+        assert!(shown.contains(&format!("\nlisten {effective}  (argument 4)\n")), "{shown}");
+    }
     assert_eq!(lines.last(), Some(&"ok"));
     assert_eq!(check(&["check", "-c", path], &|_| Ok(vec![])).unwrap(), "ok\n");
     let warned = check(&["check", "listen"], &|c| plan(&c.roles).map(|p| p.warnings));

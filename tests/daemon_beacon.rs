@@ -124,6 +124,22 @@ fn announce_speaks_to_listen_and_says_goodbye() {
 }
 
 #[test]
+fn the_last_drop_of_a_burst_is_told_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = receiver(dir.path(), "");
+    let sender = Sender::new(listen.listening());
+    sender.raw(b"BEACON url=http://127.9.0.1:80");
+    sender.announce("gopher://127.9.0.1:80", "");
+    sender.announce("http://127.9.0.1:80", " to=other");
+    listen.line("dropped 1 announcement(s) (last: no mac)");
+    listen.line("dropped 2 announcement(s) (last: wrong balancer)");
+    sender.raw(b"BEACON");
+    wait_until("it is counted", || listen.counter("beacon.drop.no_mac") == 2);
+    let log = listen.mark();
+    assert_eq!(listen.stop_with_log().iter().skip(log).filter(|l| l.contains("(last: no mac)")).count(), 1);
+}
+
+#[test]
 fn advertise_without_a_host_fills_in_the_source_address() {
     let dir = tempfile::tempdir().unwrap();
     let secret = secret_file(dir.path());

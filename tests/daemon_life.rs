@@ -13,7 +13,7 @@ use common::sender::Sender;
 use common::{SECRET, wait_until};
 use serde_json::Value;
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -37,6 +37,19 @@ fn refused(line: &str, status: i32, message: &str) {
     let last = stderr.lines().last().unwrap_or_default();
     assert!(last.contains(message), "{line}\nwanted: {message}\nsaid: {stderr}");
     assert!(!stderr.contains(SECRET));
+}
+
+#[test]
+fn check_warns_of_what_a_start_would_warn_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let odd = private_file(dir.path(), "odd", &format!("# from Windows\n{SECRET}\r\n"));
+    let wanted =
+        format!("secret file {odd}: line 2: the carriage return at its end counts as part of the secret");
+    let checked = run(&format!("check {LISTEN} --secret-file {odd} + exec --command true --balancer web"));
+    let stdout = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(stdout, format!("warning: argument 9 (--secret-file): {wanted}\nok\n"));
+    let daemon = Daemon::start(dir.path(), &format!("{LISTEN} --secret-file {odd}"));
+    daemon.line(&wanted);
 }
 
 #[test]
@@ -446,21 +459,19 @@ fn a_reader_of_the_log_that_stalls_stalls_nothing() {
         }
     }
     wait_until("all were heard", || status()["counters"]["beacon.received"].as_u64() == Some(wanted));
+    let (lines, heard) = std::sync::mpsc::channel();
     let reader = std::thread::spawn(move || {
-        let mut all = String::new();
-        let _ = stderr.read_to_string(&mut all);
-        all
+        BufReader::new(stderr).lines().map_while(Result::ok).for_each(|line| lines.send(line).unwrap());
     });
     let pid = child.id().to_string();
     wait_until("the backlog is out", || {
         // Each status call is an event that lets the loop see that there is room again.
-        status().is_object()
-            && std::process::Command::new("kill").args(["-0", &pid]).status().unwrap().success()
+        status().is_object() && heard.try_iter().any(|line| line.contains("log lines lost"))
     });
     assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert!(child.wait().unwrap().success());
-    let all = reader.join().unwrap();
-    assert!(all.contains("log lines lost"), "{} bytes", all.len());
+    assert!(heard.iter().any(|line| line.contains("stopped")), "the log goes on afterwards");
+    reader.join().unwrap();
 }
 
 #[test]

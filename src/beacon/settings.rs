@@ -1,22 +1,24 @@
 //! What the options of `listen` and `announce` have in common: the secrets, and the urls they let pass.
 
 use super::admission::{self, Admission, Allow};
+use crate::config::plan::Ground;
 use crate::config::{Error, Section};
 use crate::secret::{Secrets, file};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
 
-/// Opens the file that the option `name` names, if it was given, for a process in `groups`; odd lines are logged.
+/// Opens the file that the option `name` names, if it was given, for a process in the groups of `ground`; odd lines
+/// become warnings.
 ///
 /// # Errors
 /// A file that is missing, open to others, or without a fit secret.
-pub fn secrets(section: &Section, name: &str, groups: &[u32]) -> Result<Option<Secrets>, Error> {
+pub fn secrets(section: &Section, name: &str, ground: &mut Ground<'_>) -> Result<Option<Secrets>, Error> {
     let Some(path) = section.text(name) else { return Ok(None) };
-    let secrets = file::load_for(Path::new(path), section.flag("weak-secret"), groups)
-        .map_err(|e| Error { message: format!("{}: {}", section.place_of(name), e.message), ..e })?;
-    for warning in &secrets.warnings {
-        log::warn!(target: section.role().name, "secret file {path}: {warning}");
-    }
+    let place = section.place_of(name);
+    let secrets = file::load_for(Path::new(path), section.flag("weak-secret"), ground.groups)
+        .map_err(|e| Error { message: format!("{place}: {}", e.message), ..e })?;
+    let odd = secrets.warnings.iter().map(|warning| format!("{place}: secret file {path}: {warning}"));
+    ground.warnings.extend(odd);
     Ok(Some(secrets))
 }
 

@@ -47,8 +47,8 @@ pub fn when_deaf(value: &str) -> Result<WhenDeaf, String> {
     }
 }
 
-/// What a section needs to know besides its own options.
-#[derive(Clone, Copy, Debug)]
+/// What a section needs besides its own options.
+#[derive(Debug)]
 pub struct Ground<'a> {
     /// Where it listens, if it does.
     pub address: Option<SocketAddr>,
@@ -56,6 +56,8 @@ pub struct Ground<'a> {
     pub groups: &'a [u32],
     /// Whether another section drives a backend of the same name, in another balancer.
     pub twin: bool,
+    /// What is allowed and most likely not meant, one line each: the section adds its own.
+    pub warnings: &'a mut Vec<String>,
 }
 
 /// Whether another section than the `n`th has its role and its backend.

@@ -5,6 +5,7 @@
 
 use crate::clock::micros;
 use log::LevelFilter;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -22,6 +23,18 @@ impl HostPort {
     #[must_use]
     pub fn ip(&self) -> Option<IpAddr> {
         self.host.as_deref()?.parse().ok()
+    }
+}
+
+/// As it is written in an option's value.
+impl fmt::Display for HostPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.host, self.ip()) {
+            (Some(host), Some(IpAddr::V6(_))) => write!(f, "[{host}]")?,
+            (Some(host), _) => f.write_str(host)?,
+            (None, _) => {}
+        }
+        self.port.map_or(Ok(()), |port| write!(f, ":{port}"))
     }
 }
 

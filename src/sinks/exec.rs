@@ -66,7 +66,7 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option that is wrong.
-pub fn plan(section: &Section, _: &Ground<'_>) -> Result<Planned, Error> {
+pub fn plan(section: &Section, _: &mut Ground<'_>) -> Result<Planned, Error> {
     let config = Config {
         command: section.need("command", values::command)?,
         balancer: section.need("balancer", values::balancer_name)?,

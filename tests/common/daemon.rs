@@ -187,6 +187,15 @@ impl Daemon {
         self.wait()
     }
 
+    /// The same, and all its lines.
+    #[track_caller]
+    pub fn stop_with_log(mut self) -> Vec<String> {
+        self.signal("TERM");
+        self.wait();
+        self.line("stopped");
+        self.log()
+    }
+
     /// KILL: no goodbye, no state written.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

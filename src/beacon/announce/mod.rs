@@ -229,8 +229,8 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
-    let secrets = settings::secrets(section, "secret-file", ground.groups)?;
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
+    let secrets = settings::secrets(section, "secret-file", ground)?;
     let fingerprint = settings::fingerprint(section, &secrets.iter().collect::<Vec<_>>());
     let mut keys: Vec<Key> = Vec::new();
     if let Some(secrets) = &secrets {

@@ -103,7 +103,8 @@ pub const ROLE: Role = Role {
             arg: "TIME",
             repeat: false,
             default: "1h",
-            help: "Forget a dead member after this long.",
+            help: "Forget a dead member after this long, but not before twice --max-skew has passed: until then its \
+                   last announcement could be replayed.",
         },
         Opt {
             name: "when-deaf",
@@ -173,9 +174,9 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option or file that is wrong.
-pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
-    let shared = settings::secrets(section, "secret-file", ground.groups)?;
-    let master = settings::secrets(section, "member-keys", ground.groups)?;
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
+    let shared = settings::secrets(section, "secret-file", ground)?;
+    let master = settings::secrets(section, "member-keys", ground)?;
     let open = section.flag("unauthenticated");
     match (&shared, &master) {
         (None, None) if !open => {

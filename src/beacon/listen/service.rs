@@ -4,7 +4,7 @@ use super::Config;
 use crate::beacon::Reason;
 use crate::beacon::gate::{Heard, Subject};
 use crate::bytes::{LogBudget, LogGate, Printable};
-use crate::clock::Now;
+use crate::clock::{Mono, Now};
 use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
 use crate::reactor::bank::{plain, set_receive_buffer};
 use crate::reactor::udp::{BATCH, Receiver};
@@ -19,6 +19,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 const SOCKET: Key = Key(0);
+/// The line about drops that no further one followed.
+const DROPS: Key = Key(1);
 
 /// Between two tries after a receive call failed.
 const BREATH: Duration = Duration::from_millis(10);
@@ -37,6 +39,8 @@ pub struct Listen {
     receiver: Receiver,
     socket: Option<(UdpSocket, Registration)>,
     ear: Ear,
+    /// Whether a timer is armed for [`DROPS`].
+    telling: bool,
 }
 
 /// All of a receiver but its socket.
@@ -47,6 +51,7 @@ struct Ear {
     disowned: HashSet<Vec<u8>>,
     drops: LogGate,
     changes: LogBudget,
+    last_drop: Option<(Reason, SocketAddr)>,
 }
 
 impl Listen {
@@ -63,8 +68,10 @@ impl Listen {
                 balancer: None,
                 disowned: HashSet::new(),
                 drops: LogGate::new(DROP_LINES),
+                last_drop: None,
                 changes: LogBudget::new(MEMBER_LINES, MEMBER_LINES_PER_SECOND),
             },
+            telling: false,
         }
     }
 
@@ -124,10 +131,25 @@ impl Service for Listen {
                 cx.arm(SOCKET, cx.now.mono.after(BREATH));
             }
         }
+        if let Some(at) = self.ear.drops.opens().filter(|_| !self.telling) {
+            self.telling = true;
+            cx.arm(DROPS, at);
+        }
     }
 
     fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
-        self.ready(key, Ready { readable: true, writable: false }, cx);
+        if key == SOCKET {
+            return self.ready(key, Ready { readable: true, writable: false }, cx);
+        }
+        self.telling = false;
+        match self.ear.drops.opens() {
+            // A drop has had its line meanwhile, and others came after it.
+            Some(at) if cx.now.mono < at => {
+                self.telling = true;
+                cx.arm(DROPS, at);
+            }
+            _ => self.ear.tell_drops(cx.now.mono),
+        }
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
@@ -135,6 +157,7 @@ impl Service for Listen {
             cx.deregister(&mut socket, registration);
             cx.give_back(&self.spec(), Socket::Udp(socket));
         }
+        self.ear.tell_drops(cx.now.mono);
     }
 }
 
@@ -278,10 +301,22 @@ impl Ear {
         }
         shared.members.unheard(id, silence(reason));
         log::debug!(target: "listen", "dropped an announcement from {from}: {}", reason.text());
+        self.last_drop = Some((reason, from));
         if let Some(count) = self.drops.pass(now.mono) {
-            log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());
+            say_dropped(count, reason, from);
         }
     }
+
+    /// The line about the drops that had none of their own.
+    fn tell_drops(&mut self, now: Mono) {
+        if let (Some((reason, from)), Some(count)) = (self.last_drop, self.drops.release(now)) {
+            say_dropped(count, reason, from);
+        }
+    }
+}
+
+fn say_dropped(count: u64, reason: Reason, from: SocketAddr) {
+    log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());
 }
 
 fn silence(reason: Reason) -> Silence {

@@ -121,7 +121,7 @@ pub enum Door {
 ///
 /// # Errors
 /// The first option that is wrong.
-pub fn plan(section: &Section, ground: &Ground<'_>) -> Result<Planned, Error> {
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
     let mut config = Config::from_section(section)?;
     if ground.twin {
         config.name = format!("{}@{}", config.name, section.text("socket").unwrap_or_default());

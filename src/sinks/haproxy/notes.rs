@@ -99,10 +99,14 @@ impl Note {
         let held = row.in_maint() || row.in_drain();
         let drain = row.in_drain() && !row.in_maint();
         if !held {
-            self.passed = (row.passed() || !row.has_checks()).then_some(row.check_health);
-            self.refill = false;
+            // While a check runs HAProxy shows no result: what was known before still holds.
+            if !(row.has_checks() && row.runs() && row.unjudged()) {
+                self.passed = (row.passed() || !row.has_checks()).then_some(row.check_health);
+                self.refill = false;
+            }
         } else if row.in_maint() || self.passed.is_some_and(|health| row.check_health < health) {
             self.passed = None;
+            self.refill &= !row.in_maint();
         }
         self.draining = drain.then(|| self.draining.unwrap_or(now));
         self.quiet = (row.in_maint() && row.conns == Some((0, 0))).then(|| self.quiet.unwrap_or(now));
@@ -202,7 +206,10 @@ impl Note {
     /// a little all the same, for it may be what HAProxy cannot take.
     pub fn lost(&mut self, sent: bool, now: Mono) {
         match &mut self.last {
-            Some(last) if sent => last.again_at = last.again_at.min(now.after(LOST_PAUSE)),
+            Some(last) if sent => {
+                last.again_at = last.again_at.min(now.after(LOST_PAUSE));
+                self.said = Some("no answer".to_owned());
+            }
             last => *last = None,
         }
     }

@@ -70,7 +70,7 @@ pub struct Row {
     pub weight: u16,
     /// Seconds since it last came into rotation or left it.
     pub unchanged: u32,
-    /// 0 none yet, 1 neutral, 2 failed, 3 passed, 4 passed but no new sessions.
+    /// 0 none yet or under way, 1 neutral, 2 failed, 3 passed, 4 passed but no new sessions.
     pub check_result: u8,
     /// How many checks from being down; jumps to its maximum when one passes.
     pub check_health: u32,
@@ -109,6 +109,12 @@ impl Row {
     #[must_use]
     pub fn runs(&self) -> bool {
         self.op != 0
+    }
+
+    /// No check has come to a result, or one is under way.
+    #[must_use]
+    pub fn unjudged(&self) -> bool {
+        self.check_result == CHECK_UNKNOWN
     }
 
     /// Its last check has passed, and it runs.
@@ -371,6 +377,7 @@ const ADMIN_RESOLVER_MAINT: u32 = 0x20;
 
 const CHECK_CONFIGURED: u32 = 0x02;
 const CHECK_ENABLED: u32 = 0x04;
+const CHECK_UNKNOWN: u8 = 0;
 const CHECK_PASSED: u8 = 3;
 
 /// How answers begin that object to nothing.

@@ -182,6 +182,8 @@ impl Machine {
             Phase::Changing { now: Some(change), then } => {
                 let answer = answer(reply);
                 if answer == Answer::Permission {
+                    // It is not about this change: nothing is to be held against the member.
+                    self.notes.entry(change.key).or_default().lost(false, now);
                     self.phase = Phase::Changing { now: Some(change), then };
                     self.failed(&Unread::Permission.to_string(), now, random);
                 } else {
