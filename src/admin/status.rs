@@ -4,6 +4,7 @@ use crate::bytes::{JsonStr, Printable};
 use crate::clock::Mono;
 use crate::members::{BalancerId, Member, MemberId};
 use crate::shared::Shared;
+use crate::sorted::sort;
 use std::fmt::{self, Write};
 
 /// The state of everything at one moment.
@@ -165,7 +166,7 @@ impl<'a> Report<'a> {
     /// A balancer's members by url, so that two reports can be compared by eye.
     fn sorted(&self, balancer: BalancerId) -> impl Iterator<Item = (MemberId, &'a Member)> + use<'a> {
         let mut members: Vec<_> = self.shared.members.members(balancer).collect();
-        members.sort_by(|(_, a), (_, b)| a.url().cmp(b.url()));
+        sort(&mut members, |(_, a), (_, b)| a.url().cmp(b.url()));
         members.into_iter()
     }
 }

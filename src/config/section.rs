@@ -112,11 +112,14 @@ impl Section {
     /// The section's effective text: two sections with the same one mean the same, wherever they are written.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut lines: Vec<String> =
-            self.values.iter().map(|v| format!("{} {}\n", v.opt.name, v.text)).collect();
-        // Stable: the order of a repeated option's values counts.
-        lines.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
-        format!("[{}]\n{}", self.role.name, lines.concat())
+        // By the option's row, not as written; only the order of a repeated option's values counts.
+        let mut text = format!("[{}]\n", self.role.name);
+        for opt in self.role.options {
+            for value in self.values.iter().filter(|v| v.opt.name == opt.name) {
+                text.extend([opt.name, " ", &value.text, "\n"]);
+            }
+        }
+        text
     }
 
     /// These values where they were given, `below`'s elsewhere.
