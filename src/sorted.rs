@@ -143,10 +143,17 @@ impl<K: Ord, V> FromIterator<(K, V)> for Sorted<K, V> {
 }
 
 /// Sorts `items`; equal ones stay in their order.
-pub fn sort<T>(items: &mut Vec<T>, compare: impl Fn(&T, &T) -> Ordering) {
-    let order = places(items.len(), &|a, b| compare(&items[a], &items[b]));
-    let mut unsorted: Vec<Option<T>> = items.drain(..).map(Some).collect();
-    items.extend(order.into_iter().filter_map(|place| unsorted[place].take()));
+pub fn sort<T>(items: &mut [T], compare: impl Fn(&T, &T) -> Ordering) {
+    let mut order = places(items.len(), &|a, b| compare(&items[a], &items[b]));
+    for place in 0..items.len() {
+        // What belongs here may have been swapped away already; its way is in the places done.
+        let mut from = order[place];
+        while from < place {
+            from = order[from];
+        }
+        order[place] = from;
+        items.swap(place, from);
+    }
 }
 
 /// The numbers below `len` in the order that `compare` gives them.
