@@ -11,9 +11,9 @@ use crate::reactor::bank::{answers_at, plain};
 use crate::reactor::offload::resolve;
 use crate::reactor::{LogPipe, Plan, Planned, Reactor};
 use crate::secret::file::own_groups;
+use crate::sorted::Sorted;
 use crate::state::State;
 use nix::unistd::{AccessFlags, Gid, User, access, chown, geteuid, getgrouplist, initgroups, setgid, setuid};
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs;
 use std::net::IpAddr;
@@ -30,7 +30,8 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     let log = LogPipe::default();
     logging::init(global.log_level, global.log_stamp, &log);
 
-    let mut planner = Planner { source, host: host.to_owned(), control: None, global, names: HashMap::new() };
+    let mut planner =
+        Planner { source, host: host.to_owned(), control: None, global, names: Sorted::default() };
     let assembly = planner.assemble(&config)?;
     planner.control = control_path(&planner.global)?;
     let plan = planner.plan(assembly);
@@ -75,7 +76,7 @@ struct Planner {
     control: Option<PathBuf>,
     global: Global,
     /// Names to listen at that were resolved once: a reload looks up new ones only, for that blocks.
-    names: HashMap<String, IpAddr>,
+    names: Sorted<String, IpAddr>,
 }
 
 impl Planner {

@@ -1,7 +1,7 @@
 //! The one report about a running daemon, for people and as JSON. Reads what is shared; changes nothing.
 
 use crate::bytes::{JsonStr, Printable};
-use crate::clock::Mono;
+use crate::clock::{Mono, Seconds};
 use crate::members::{BalancerId, Member, MemberId};
 use crate::shared::Shared;
 use crate::sorted::sort;
@@ -74,7 +74,7 @@ impl<'a> Report<'a> {
         id: MemberId,
         member: &Member,
     ) -> fmt::Result {
-        let every = member.every().map(|e| e.as_secs_f64());
+        let every = member.every().map(Seconds);
         write!(
             out,
             "{{\"url\":{},\"state\":\"{}\",\"weight\":{},\"age_s\":{},\"interval_s\":{},\"from\":\"{}\",\"host\":{},\
