@@ -11,11 +11,11 @@ use crate::reactor::bank::{answers_at, plain};
 use crate::reactor::offload::resolve;
 use crate::reactor::{LogPipe, Plan, Planned, Reactor};
 use crate::secret::file::own_groups;
+use crate::sorted::Sorted;
 use crate::state::State;
 use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{AccessFlags, Gid, User, access, geteuid, getgrouplist, initgroups, setgid, setuid};
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -37,7 +37,8 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     // A core file would hold the secrets.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 
-    let mut planner = Planner { source, host: host.to_owned(), control: None, global, names: HashMap::new() };
+    let mut planner =
+        Planner { source, host: host.to_owned(), control: None, global, names: Sorted::default() };
     let assembly = planner.assemble(&config)?;
     planner.control = control_path(&planner.global)?;
     let plan = planner.plan(assembly);
@@ -81,7 +82,7 @@ struct Planner {
     control: Option<PathBuf>,
     global: Global,
     /// Names to listen at that were resolved once: a reload looks up new ones only, for that blocks.
-    names: HashMap<String, IpAddr>,
+    names: Sorted<String, IpAddr>,
 }
 
 impl Planner {

@@ -32,6 +32,7 @@ pub mod reactor;
 pub mod secret;
 pub mod shared;
 pub mod sinks;
+pub mod sorted;
 pub mod state;
 pub mod state_text;
 pub mod stats;

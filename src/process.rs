@@ -11,13 +11,18 @@ use crate::bytes::Printable;
 use crate::reactor::{Cx, Key, Registration};
 use mio::Interest;
 use mio::event::Source;
-use mio::unix::pipe::{Receiver, Sender};
-use nix::sys::signal::{Signal, killpg};
+use mio::unix::pipe::{self, Receiver, Sender};
+use nix::errno::Errno;
+use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
+use nix::sys::signal::{SigSet, Signal, kill, killpg};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use std::ffi::{CString, NulError};
+use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{ExitStatus, Stdio};
-use std::{fmt, mem};
+use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::{env, fmt, mem};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -42,7 +47,7 @@ pub struct Keys {
 /// A command that runs. Dropped before its end was seen, its group is killed.
 #[derive(Debug)]
 pub struct Child {
-    process: std::process::Child,
+    pid: Pid,
     keys: Keys,
     input: Option<Pipe<Sender>>,
     unwritten: Vec<u8>,
@@ -53,23 +58,27 @@ pub struct Child {
 
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Exit(ExitStatus);
+pub enum Exit {
+    /// By itself, with this status; 0 is success.
+    Status(i32),
+    /// By a signal; `None` is one without a name, as those are that programs may use as they like.
+    Killed(Option<Signal>),
+}
 
 impl Exit {
     /// Whether it ended with status 0.
     #[must_use]
     pub fn success(self) -> bool {
-        self.0.success()
+        self == Exit::Status(0)
     }
 }
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let signal = self.0.signal();
-        match (self.0.code(), signal.map(Signal::try_from)) {
-            (Some(code), _) => write!(f, "exit status {code}"),
-            (None, Some(Ok(signal))) => write!(f, "killed by {signal}"),
-            _ => write!(f, "killed by signal {}", signal.unwrap_or_default()),
+        match self {
+            Exit::Status(code) => write!(f, "exit status {code}"),
+            Exit::Killed(Some(signal)) => write!(f, "killed by {signal}"),
+            Exit::Killed(None) => f.write_str("killed by a real-time signal"),
         }
     }
 }
@@ -99,28 +108,29 @@ impl Child {
     /// # Errors
     /// What the system says: no such program, not executable, no process or descriptor to be had.
     pub fn spawn(command: Command<'_>, keys: Keys, cx: &mut Cx<'_>) -> io::Result<Child> {
-        let (program, arguments) = command.argv.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let input = if command.input.is_empty() { Stdio::null() } else { Stdio::piped() };
-        let mut builder = std::process::Command::new(program);
-        builder.args(arguments).envs(command.env.iter().copied()).process_group(0);
-        builder.stdin(input).stdout(Stdio::null()).stderr(Stdio::piped());
-        for ours in OURS_ALONE {
-            builder.env_remove(ours);
+        let words = command.argv.iter().map(|word| CString::new(word.as_str()));
+        let argv = words.collect::<Result<Vec<_>, _>>()?;
+        let program = argv.first().ok_or(io::ErrorKind::InvalidInput)?;
+        let null = File::options().read(true).write(true).open("/dev/null")?;
+        let (their_errors, errors) = pipe::new()?;
+        their_errors.set_nonblocking(false)?;
+        let input = if command.input.is_empty() { None } else { Some(pipe::new()?) };
+        if let Some((_, theirs)) = &input {
+            theirs.set_nonblocking(false)?;
         }
-        let mut process = builder.spawn()?;
-        let input = process.stdin.take().map(Sender::from);
-        let errors = process.stderr.take().map(Receiver::from);
+        let their_input = input.as_ref().map_or(null.as_raw_fd(), |(_, theirs)| theirs.as_raw_fd());
+        let mut files = PosixSpawnFileActions::init()?;
+        files.add_dup2(their_input, 0)?;
+        files.add_dup2(null.as_raw_fd(), 1)?;
+        files.add_dup2(their_errors.as_raw_fd(), 2)?;
+        let pid = posix_spawnp(program, &files, &attributes()?, &argv, &environment(command.env)?)?;
         let (unwritten, lines) = (command.input, Lines::default());
         // From here on an error drops the child, which kills it.
-        let mut child = Child { process, keys, input: None, unwritten, errors: None, lines, ended: false };
-        if let Some(end) = input {
-            end.set_nonblocking(true)?;
+        let mut child = Child { pid, keys, input: None, unwritten, errors: None, lines, ended: false };
+        if let Some((end, _)) = input {
             child.input = Some(Pipe::watch(end, keys.input, Interest::WRITABLE, cx)?);
         }
-        if let Some(end) = errors {
-            end.set_nonblocking(true)?;
-            child.errors = Some(Pipe::watch(end, keys.errors, Interest::READABLE, cx)?);
-        }
+        child.errors = Some(Pipe::watch(errors, keys.errors, Interest::READABLE, cx)?);
         Ok(child)
     }
 
@@ -135,23 +145,29 @@ impl Child {
 
     /// A child of this process has ended: says how, if it was this one. Its last lines go to `line`.
     pub fn exited(&mut self, cx: &mut Cx<'_>, line: &mut dyn FnMut(&str)) -> Option<Exit> {
-        // Waiting for a child that somebody else has waited for is the only way to fail.
-        let status = self.process.try_wait().unwrap_or(Some(ExitStatus::from_raw(0xff00)))?;
+        let exit = match waitpid(self.pid, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(_, status)) => Exit::Status(status),
+            Ok(WaitStatus::Signaled(_, signal, _)) => Exit::Killed(Some(signal)),
+            Ok(_) => return None,
+            Err(Errno::EINVAL) => Exit::Killed(None),
+            // Somebody else has waited for it.
+            Err(_) => Exit::Status(255),
+        };
         self.ended = true;
         self.read_errors(cx, line);
         self.lines.finish(line);
         self.unwatch(cx);
         (self.input, self.errors) = (None, None);
-        Some(Exit(status))
+        Some(exit)
     }
 
     /// Kills it and all of its group; that it has ended is told as ever.
     pub fn kill(&mut self) {
         // Until it has been waited for, neither its number nor its group's can belong to anybody else.
-        if let (false, Ok(group)) = (self.ended, i32::try_from(self.process.id())) {
-            let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
+        if !self.ended {
+            let _ = killpg(self.pid, Signal::SIGKILL);
             // It may have moved to another group, and its end is what its owner waits for.
-            let _ = self.process.kill();
+            let _ = kill(self.pid, Signal::SIGKILL);
         }
     }
 
@@ -227,9 +243,34 @@ impl Drop for Child {
         if !self.ended {
             self.kill();
             // Most often it is gone already. If not, the end of this process sees to it.
-            let _ = self.process.try_wait();
+            let _ = waitpid(self.pid, Some(WaitPidFlag::WNOHANG));
         }
     }
+}
+
+/// A process group of its own, and signals as every program expects to find them.
+fn attributes() -> io::Result<PosixSpawnAttr> {
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_flags(
+        PosixSpawnFlags::POSIX_SPAWN_SETPGROUP
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF
+            | PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK,
+    )?;
+    attributes.set_pgroup(Pid::from_raw(0))?;
+    attributes.set_sigdefault(&SigSet::from(Signal::SIGPIPE))?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    Ok(attributes)
+}
+
+/// This process's environment without what is ours alone, and `added`.
+fn environment(added: &[(&str, &str)]) -> Result<Vec<CString>, NulError> {
+    let replaced = |name: &[u8]| {
+        OURS_ALONE.iter().chain(added.iter().map(|(name, _)| name)).any(|other| other.as_bytes() == name)
+    };
+    let ours = env::vars_os().filter(|(name, _)| !replaced(name.as_bytes()));
+    let ours = ours.map(|(name, value)| CString::new([name.as_bytes(), value.as_bytes()].join(&b'=')));
+    let added = added.iter().map(|(name, value)| CString::new(format!("{name}={value}")));
+    ours.chain(added).collect()
 }
 
 /// Cuts bytes into lines, of which it lets a bounded number through, each of bounded length.
@@ -316,10 +357,10 @@ mod tests {
 
     #[test]
     fn ends_in_words() {
-        assert_eq!(Exit(ExitStatus::from_raw(0)).to_string(), "exit status 0");
-        assert!(Exit(ExitStatus::from_raw(0)).success() && !Exit(ExitStatus::from_raw(9)).success());
-        assert_eq!(Exit(ExitStatus::from_raw(3 << 8)).to_string(), "exit status 3");
-        assert_eq!(Exit(ExitStatus::from_raw(9)).to_string(), "killed by SIGKILL");
-        assert_eq!(Exit(ExitStatus::from_raw(40)).to_string(), "killed by signal 40");
+        let killed = Exit::Killed(Some(Signal::SIGKILL));
+        assert!(Exit::Status(0).success() && !Exit::Status(9).success() && !killed.success());
+        assert_eq!(Exit::Status(3).to_string(), "exit status 3");
+        assert_eq!(killed.to_string(), "killed by SIGKILL");
+        assert_eq!(Exit::Killed(None).to_string(), "killed by a real-time signal");
     }
 }

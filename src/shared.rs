@@ -4,7 +4,7 @@
 //! them. A further field needs two rooms that read it.
 
 use crate::bytes::Printable;
-use crate::clock::Mono;
+use crate::clock::{Mono, Seconds};
 use crate::members::{Event, Members, What};
 use crate::stats::{Counter, Stats};
 use crate::views::Views;
@@ -69,7 +69,7 @@ fn log(event: &Event<'_>) {
             target: "members",
             "evicted backend {} from balancer://{name}: silent for {:.1} s",
             Printable(url),
-            silent.as_secs_f64()
+            Seconds(silent)
         ),
         What::Forgotten { url, .. } => {
             log::info!(target: "members", "forgot backend {} of balancer://{name}", Printable(url));
@@ -78,19 +78,19 @@ fn log(event: &Event<'_>) {
             target: "members",
             "balancer://{name} is deaf: nothing valid heard for {:.1} s while {up} members are up ({}); evictions are \
              held",
-            silent.as_secs_f64(),
+            Seconds(silent),
             reason.text()
         ),
         What::HearsAgain { deaf_for } => log::info!(
             target: "members",
             "balancer://{name} hears again after {:.1} s; its members have one timeout to announce themselves",
-            deaf_for.as_secs_f64()
+            Seconds(deaf_for)
         ),
         What::KeptLast { url, silent, .. } => log::warn!(
             target: "members",
             "kept backend {} of balancer://{name}, the last one up, though silent for {:.1} s",
             Printable(url),
-            silent.as_secs_f64()
+            Seconds(silent)
         ),
     }
 }

@@ -16,6 +16,7 @@ use beacond::sinks::haproxy::commands::Site;
 use beacond::sinks::haproxy::machine::{Machine, Pace, Todo};
 use beacond::sinks::haproxy::notes::State;
 use beacond::sinks::haproxy::replies::{Process, Row, Snapshot, render};
+use beacond::sorted::Sorted;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -51,7 +52,7 @@ fn two_that_disagree_for_ever_do_not_storm() {
         let mut world = World::new(seed, 2, UNCHECKED);
         let addr = address(1);
         for (machine, goal) in [(0, Goal::Up(1)), (1, Goal::Out)] {
-            world.wants[machine].servers = BTreeMap::from([(addr, goal)]);
+            world.wants[machine].servers = Sorted::from_iter([(addr, goal)]);
         }
         world.run(600 * SECOND);
         let writes = world.haproxy.writes;
@@ -271,7 +272,7 @@ impl World {
     fn set(&mut self, machine: usize, addr: SocketAddr, goal: Option<Goal>) {
         match goal {
             Some(goal) => self.wants[machine].servers.insert(addr, goal),
-            None => self.wants[machine].servers.remove(&addr),
+            None => drop(self.wants[machine].servers.remove(&addr)),
         };
         self.machines[machine].members_changed(self.now);
     }
@@ -422,7 +423,7 @@ impl World {
             format!("seed {}\n{:#?}\n{:#?}\n{:#?}", self.seed, self.log, self.haproxy.servers, self.wants[0])
         };
         assert_eq!(self.haproxy.writes, writes, "still writing: {}", context());
-        for (addr, goal) in &self.wants[0].servers {
+        for (addr, goal) in self.wants[0].servers.iter() {
             let row = self.haproxy.servers.get(&site(self.options).name(*addr));
             let view = self.machines[0].view(*addr);
             match (goal, row) {

@@ -1,9 +1,10 @@
 //! The one report about a running daemon, for people and as JSON. Reads what is shared; changes nothing.
 
 use crate::bytes::{JsonStr, Printable};
-use crate::clock::Mono;
+use crate::clock::{Mono, Seconds};
 use crate::members::{BalancerId, Member, MemberId};
 use crate::shared::Shared;
+use crate::sorted::sort;
 use std::fmt::{self, Write};
 
 /// The state of everything at one moment.
@@ -73,7 +74,7 @@ impl<'a> Report<'a> {
         id: MemberId,
         member: &Member,
     ) -> fmt::Result {
-        let every = member.every().map(|e| e.as_secs_f64());
+        let every = member.every().map(Seconds);
         write!(
             out,
             "{{\"url\":{},\"state\":\"{}\",\"weight\":{},\"age_s\":{},\"interval_s\":{},\"from\":\"{}\",\"host\":{},\
@@ -165,7 +166,7 @@ impl<'a> Report<'a> {
     /// A balancer's members by url, so that two reports can be compared by eye.
     fn sorted(&self, balancer: BalancerId) -> impl Iterator<Item = (MemberId, &'a Member)> + use<'a> {
         let mut members: Vec<_> = self.shared.members.members(balancer).collect();
-        members.sort_by(|(_, a), (_, b)| a.url().cmp(b.url()));
+        sort(&mut members, |(_, a), (_, b)| a.url().cmp(b.url()));
         members.into_iter()
     }
 }

@@ -6,6 +6,7 @@
 use super::grammar::{Assembly, Inside, glob_matches};
 use super::section::Section;
 use super::{Error, Origin, Shown};
+use crate::sorted::sort;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -109,7 +110,7 @@ fn expand(folder: &Path, glob: &str, at: &Origin) -> Result<Vec<String>, Error> 
             found.push(utf8(path, at)?);
         }
     }
-    found.sort();
+    sort(&mut found, Ord::cmp);
     Ok(found)
 }
 

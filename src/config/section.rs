@@ -69,7 +69,8 @@ impl Section {
     /// # Errors
     /// `parse` says in its error what is wanted ("a time such as 30 or 500ms"); this adds where and what was found.
     pub fn get<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Option<T>, Error> {
-        self.find(name).map(|v| parse(&v.text).map_err(|wanted| self.refuse(v, &wanted))).transpose()
+        let Some(value) = self.find(name) else { return Ok(None) };
+        parse(&value.text).map(Some).map_err(|wanted| self.refuse(value, &wanted))
     }
 
     /// The value of an option that must have one.
@@ -77,10 +78,8 @@ impl Section {
     /// # Errors
     /// As [`Section::get`], and when there is no value.
     pub fn need<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<T, Error> {
-        self.get(name, parse)?.ok_or_else(|| {
-            let arg = self.role.option(name).map_or("", |o| o.arg);
-            Error::text(format!("{}: missing: wanted {arg}", self.place(name, &Origin::Default)))
-        })
+        let Some(value) = self.find(name) else { return Err(self.missing(name)) };
+        parse(&value.text).map_err(|wanted| self.refuse(value, &wanted))
     }
 
     /// All values of an option that may be repeated, in order.
@@ -112,11 +111,14 @@ impl Section {
     /// The section's effective text: two sections with the same one mean the same, wherever they are written.
     #[must_use]
     pub fn fingerprint(&self) -> String {
-        let mut lines: Vec<String> =
-            self.values.iter().map(|v| format!("{} {}\n", v.opt.name, v.text)).collect();
-        // Stable: the order of a repeated option's values counts.
-        lines.sort_by(|a, b| a.split(' ').next().cmp(&b.split(' ').next()));
-        format!("[{}]\n{}", self.role.name, lines.concat())
+        // By the option's row, not as written; only the order of a repeated option's values counts.
+        let mut text = format!("[{}]\n", self.role.name);
+        for opt in self.role.options {
+            for value in self.values.iter().filter(|v| v.opt.name == opt.name) {
+                text.extend([opt.name, " ", &value.text, "\n"]);
+            }
+        }
+        text
     }
 
     /// These values where they were given, `below`'s elsewhere.
@@ -133,6 +135,13 @@ impl Section {
         self.values.iter().find(|v| v.opt.name == name)
     }
 
+    #[cold]
+    fn missing(&self, name: &str) -> Error {
+        let arg = self.role.option(name).map_or("", |o| o.arg);
+        Error::text(format!("{}: missing: wanted {arg}", self.place(name, &Origin::Default)))
+    }
+
+    #[cold]
     fn refuse(&self, value: &Given, wanted: &str) -> Error {
         let place = self.place(value.opt.name, &value.origin);
         if value.opt.is_flag() {

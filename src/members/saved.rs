@@ -4,9 +4,9 @@
 use super::member::{Member, NO_MARK, State};
 use super::{Announce, BalancerId, Members, entry};
 use crate::clock::{Mono, Now};
+use crate::sorted::sort;
 use crate::state_text::{Row, Saved, encode};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// What [`Members::restore`] did.
@@ -50,7 +50,7 @@ impl Members {
     /// that were up have one full timeout from now, the dead stay dead.
     pub fn restore(&mut self, saved: Saved, now: Now, admit: &mut Admit<'_>) -> Restored {
         let mut done = Restored::default();
-        let mut rows: BTreeMap<(BalancerId, Vec<u8>), Back> = BTreeMap::new();
+        let mut rows = Vec::new();
         for row in saved.rows {
             let Some(b) = self.find(&row.balancer) else {
                 done.strangers += 1;
@@ -60,18 +60,20 @@ impl Members {
                 done.refused += 1;
                 continue;
             };
-            let back = Back::new(url, row, now);
-            match rows.remove(&(b, back.url.clone())) {
-                Some(other) => rows.insert((b, back.url.clone()), back.merged(other)),
-                None => rows.insert((b, back.url.clone()), back),
-            };
+            rows.push((b, Back::new(url, row, now)));
         }
-        let mut by_balancer: BTreeMap<BalancerId, Vec<Back>> = BTreeMap::new();
-        for ((b, _), back) in rows {
-            by_balancer.entry(b).or_default().push(back);
-        }
-        for (b, rows) in by_balancer {
-            self.reinstate(b, rows, now.mono, &mut done);
+        sort(&mut rows, |(a, one), (b, other)| a.cmp(b).then_with(|| one.url.cmp(&other.url)));
+        rows.dedup_by(|(b, later), (a, first)| {
+            let same = a == b && first.url == later.url;
+            if same {
+                first.merge(later);
+            }
+            same
+        });
+        while let Some(&(b, _)) = rows.first() {
+            let end = rows.partition_point(|(a, _)| *a == b);
+            let mine = rows.drain(..end).map(|(_, back)| back).collect();
+            self.reinstate(b, mine, now.mono, &mut done);
         }
         done
     }
@@ -89,7 +91,8 @@ impl Members {
         });
         done.members += known.count();
         // Places go to those that are up, then to those that died last; they are entered oldest death first.
-        rows.sort_by_key(|back| std::cmp::Reverse(back.dead.unwrap_or(Mono::NEVER)));
+        let dead = |back: &Back| back.dead.unwrap_or(Mono::NEVER);
+        sort(&mut rows, |a, b| dead(b).cmp(&dead(a)));
         let room = balancer.policy.max_members.saturating_sub(balancer.table.len());
         done.no_room += rows.len().saturating_sub(room);
         rows.truncate(room);
@@ -111,10 +114,12 @@ impl Back {
     }
 
     /// Two rows for one url: the highest mark, and otherwise the one that is up or was heard last.
-    fn merged(self, other: Back) -> Back {
+    fn merge(&mut self, other: &mut Back) {
         let mark = self.mark.max(other.mark);
-        let newer = (self.dead.is_none(), self.seen) >= (other.dead.is_none(), other.seen);
-        Back { mark, ..if newer { self } else { other } }
+        if (self.dead.is_none(), self.seen) <= (other.dead.is_none(), other.seen) {
+            std::mem::swap(self, other);
+        }
+        self.mark = mark;
     }
 
     fn member(&self, hash: u32, timeout: Duration) -> Member {

@@ -5,17 +5,19 @@
 //! in [`Have`] has already decided what "drained" and "removable" mean for its balancer. Nothing here knows a
 //! balancer's words, and nothing here trusts that a change it once asked for has happened.
 
-use std::collections::BTreeMap;
+use crate::sorted::{Sorted, sort};
 
 /// What the member table wants of one server.
+///
+/// In this order they win over each other where several members share a server, the last over all.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Goal {
-    /// It is to serve with this weight (0 to 256; 0 takes no new connections).
-    Up(u16),
-    /// It said goodbye: no new connections, then out.
-    Drain,
     /// It fell silent: out at once.
     Out,
+    /// It said goodbye: no new connections, then out.
+    Drain,
+    /// It is to serve with this weight (0 to 256; 0 takes no new connections).
+    Up(u16),
 }
 
 /// Where a server is, as read from the balancer.
@@ -82,11 +84,7 @@ pub struct Change<K> {
 /// yet who lives. Applying every change and reading again never yields more than one further change for a
 /// server at a time, and none in the end.
 #[must_use]
-pub fn diff<K: Ord + Copy>(
-    want: &BTreeMap<K, Goal>,
-    have: &BTreeMap<K, Have>,
-    settled: bool,
-) -> Vec<Change<K>> {
+pub fn diff<K: Ord + Copy>(want: &Sorted<K, Goal>, have: &Sorted<K, Have>, settled: bool) -> Vec<Change<K>> {
     let missing =
         want.iter().filter(|(key, _)| !have.contains_key(key)).filter_map(|(&key, &goal)| match goal {
             Goal::Up(weight) => Some(Change { step: Step::Add(weight), key }),
@@ -101,7 +99,7 @@ pub fn diff<K: Ord + Copy>(
         step.map(|step| Change { step, key })
     });
     let mut changes: Vec<Change<K>> = missing.chain(present).collect();
-    changes.sort_unstable();
+    sort(&mut changes, Ord::cmp);
     changes
 }
 
@@ -170,14 +168,15 @@ mod tests {
 
     #[test]
     fn capacity_comes_before_it_goes() {
-        let want = BTreeMap::from([(1, Goal::Out), (2, Goal::Up(1)), (3, Goal::Up(9)), (4, Goal::Up(1))]);
-        let have = BTreeMap::from([(1, UP), (3, UP), (4, Have { level: Level::Down, ..UP })]);
+        let goals = [(1, Goal::Out), (2, Goal::Up(1)), (3, Goal::Up(9)), (4, Goal::Up(1))];
+        let servers = [(1, UP), (3, UP), (4, Have { level: Level::Down, ..UP })];
+        let (want, have) = (goals.into_iter().collect(), servers.into_iter().collect());
         let steps: Vec<Step> = diff(&want, &have, true).into_iter().map(|change| change.step).collect();
         assert_eq!(steps, [Step::Add(1), Step::Enable(1), Step::Weight(9), Step::Disable]);
     }
 
     /// A balancer that does as it is told.
-    fn obey(change: Change<u8>, have: &mut BTreeMap<u8, Have>) {
+    fn obey(change: Change<u8>, have: &mut Sorted<u8, Have>) {
         let level = match change.step {
             Step::Add(_) => Level::Checking,
             Step::Enable(_) | Step::Weight(_) => Level::Up,
@@ -188,7 +187,10 @@ mod tests {
                 return;
             }
         };
-        let row = have.entry(change.key).or_insert(UP);
+        if !have.contains_key(&change.key) {
+            have.insert(change.key, UP);
+        }
+        let row = have.get_mut(&change.key).expect("just inserted");
         row.level = level;
         if let Step::Add(weight) | Step::Enable(weight) | Step::Weight(weight) = change.step {
             row.weight = weight;
@@ -213,20 +215,22 @@ mod tests {
     proptest! {
         #[test]
         fn an_obedient_balancer_arrives(
-            want in prop::collection::btree_map(0u8..8, goal(), 0..8),
-            mut have in prop::collection::btree_map(0u8..8, have(), 0..8),
+            want in prop::collection::vec((0u8..8, goal()), 0..8),
+            have in prop::collection::vec((0u8..8, have()), 0..8),
         ) {
+            let want = Sorted::from_iter(want);
+            let mut have = Sorted::from_iter(have);
             let before = have.clone();
             for _ in 0..5 {
                 for change in diff(&want, &have, true) {
                     obey(change, &mut have);
                 }
                 // Every first check passes in between.
-                let checking = have.values_mut().filter(|row| row.level == Level::Checking);
-                checking.for_each(|row| row.level = Level::Draining);
+                let checking = have.iter_mut().filter(|(_, row)| row.level == Level::Checking);
+                checking.for_each(|(_, row)| row.level = Level::Draining);
             }
             prop_assert!(diff(&want, &have, true).is_empty());
-            for (key, goal) in &want {
+            for (key, goal) in want.iter() {
                 match (goal, have.get(key)) {
                     (Goal::Up(_), Some(row)) if row.level == Level::Operator => {}
                     (Goal::Up(weight), Some(row)) => {
@@ -237,12 +241,12 @@ mod tests {
                     (_, Some(row)) => prop_assert_eq!(row.level, Level::Operator),
                 }
             }
-            for (key, mut row) in before {
+            for (key, &(mut row)) in before.iter() {
                 if row.level == Level::Checking {
                     row.level = Level::Draining;
                 }
-                if row.level == Level::Operator || !row.owned && !want.contains_key(&key) {
-                    prop_assert_eq!(have.get(&key), Some(&row), "not ours to touch");
+                if row.level == Level::Operator || !row.owned && !want.contains_key(key) {
+                    prop_assert_eq!(have.get(key), Some(&row), "not ours to touch");
                 }
             }
         }

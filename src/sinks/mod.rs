@@ -2,7 +2,6 @@
 //! changes the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
 //!
 //! Here: where a member's url leads, and what the table wants of each address. The comparison is [`diff`].
-//! Here: what the table wants of each address. The comparison is [`diff`].
 
 pub mod diff;
 #[cfg(feature = "exec")]
@@ -11,8 +10,8 @@ pub mod exec;
 pub mod haproxy;
 
 use self::diff::Goal;
+use crate::sorted::{Sorted, sort};
 use crate::url::{Host, Url};
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -49,26 +48,18 @@ impl fmt::Display for Refused {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Want {
     /// Each address once, however many urls lead to it.
-    pub servers: BTreeMap<SocketAddr, Goal>,
+    pub servers: Sorted<SocketAddr, Goal>,
     /// The table has run long enough that an address it does not name is really gone.
     pub settled: bool,
 }
 
 impl Want {
-    /// Adds one member's goal. An address is up while any of its members is, with the largest weight; of the
-    /// others the gentler end wins, a goodbye over silence.
-    pub fn add(&mut self, addr: SocketAddr, goal: Goal) {
-        self.servers
-            .entry(addr)
-            .and_modify(|have| {
-                *have = match (*have, goal) {
-                    (Goal::Up(a), Goal::Up(b)) => Goal::Up(a.max(b)),
-                    (up @ Goal::Up(_), _) | (_, up @ Goal::Up(_)) => up,
-                    (Goal::Drain, _) | (_, Goal::Drain) => Goal::Drain,
-                    (Goal::Out, Goal::Out) => Goal::Out,
-                }
-            })
-            .or_insert(goal);
+    /// What members at these addresses come to. An address is up while any of its members is, with the largest
+    /// weight; of the others the gentler end wins, a goodbye over silence.
+    #[must_use]
+    pub fn of(mut goals: Vec<(SocketAddr, Goal)>) -> Want {
+        sort(&mut goals, Ord::cmp);
+        Want { servers: goals.into_iter().collect(), settled: false }
     }
 }
 
@@ -89,13 +80,12 @@ mod tests {
     fn an_address_is_up_while_any_of_its_members_is() {
         let addr = "10.0.0.5:80".parse().unwrap();
         let goal = |goals: &[Goal]| {
-            let mut want = Want::default();
-            goals.iter().for_each(|&goal| want.add(addr, goal));
-            want.servers[&addr]
+            let want = Want::of(goals.iter().map(|&goal| (addr, goal)).collect());
+            want.servers.get(&addr).copied()
         };
-        assert_eq!(goal(&[Goal::Up(2), Goal::Out, Goal::Up(7), Goal::Up(1)]), Goal::Up(7));
-        assert_eq!(goal(&[Goal::Drain, Goal::Up(0)]), Goal::Up(0));
-        assert_eq!(goal(&[Goal::Out, Goal::Drain, Goal::Out]), Goal::Drain);
-        assert_eq!(goal(&[Goal::Out]), Goal::Out);
+        assert_eq!(goal(&[Goal::Up(2), Goal::Out, Goal::Up(7), Goal::Up(1)]), Some(Goal::Up(7)));
+        assert_eq!(goal(&[Goal::Drain, Goal::Up(0)]), Some(Goal::Up(0)));
+        assert_eq!(goal(&[Goal::Out, Goal::Drain, Goal::Out]), Some(Goal::Drain));
+        assert_eq!(goal(&[Goal::Out]), Some(Goal::Out));
     }
 }

@@ -3,7 +3,7 @@
 use crate::config::Error;
 use crate::config::Shown;
 use crate::options::{self, GLOBAL, Opt, TOOLS};
-use std::collections::BTreeSet;
+use crate::sorted::sort;
 use std::fmt::Write;
 
 /// The script for `shell`.
@@ -75,8 +75,10 @@ fn file_options() -> String {
     let rows = options::roles().iter().flat_map(|r| r.options);
     let rows = rows.chain(TOOLS.iter().flat_map(|t| t.role.options)).chain(GLOBAL.options);
     let file = |o: &&Opt| o.arg.split('|').any(|a| a == "FILE" || a == "PATH");
-    let options: BTreeSet<String> = rows.filter(file).map(|o| format!("--{}", o.name)).collect();
-    format!("-c|--config|{}", options.into_iter().collect::<Vec<_>>().join("|"))
+    let mut options: Vec<String> = rows.filter(file).map(|o| format!("--{}", o.name)).collect();
+    sort(&mut options, Ord::cmp);
+    options.dedup();
+    format!("-c|--config|{}", options.join("|"))
 }
 
 fn long(rows: &[Opt]) -> String {

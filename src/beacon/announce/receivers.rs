@@ -7,6 +7,7 @@ use super::super::admission::{Admission, Advertise};
 use crate::config::values::HostPort;
 use crate::reactor::bank::{connect_udp, plain};
 use crate::reactor::udp;
+use crate::sorted::sort;
 use crate::url::Url;
 use mio::net::UdpSocket;
 use std::io::ErrorKind;
@@ -69,7 +70,7 @@ impl Receiver {
     /// Takes over what its name resolves to; routes that stay keep their sockets. Whether there is a new one.
     pub fn resolved(&mut self, mut found: Vec<SocketAddr>) -> bool {
         self.unresolved = false;
-        found.sort_unstable();
+        sort(&mut found, Ord::cmp);
         found.dedup();
         found.truncate(ADDRESSES);
         self.routes.retain(|route| found.contains(&route.to));

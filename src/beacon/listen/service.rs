@@ -4,16 +4,16 @@ use super::Config;
 use crate::beacon::Reason;
 use crate::beacon::gate::{Heard, Subject};
 use crate::bytes::{LogBudget, LogGate, Printable};
-use crate::clock::{Mono, Now};
+use crate::clock::{Mono, Now, Seconds};
 use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
 use crate::reactor::bank::{plain, set_receive_buffer};
 use crate::reactor::udp::{BATCH, Receiver};
 use crate::reactor::{Cx, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::shared::Shared;
+use crate::sorted::sort;
 use crate::stats::Counter;
 use mio::Interest;
 use mio::net::UdpSocket;
-use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -48,7 +48,7 @@ struct Ear {
     config: Config,
     balancer: Option<BalancerId>,
     /// Members that an earlier configuration admitted and this one does not.
-    disowned: HashSet<Vec<u8>>,
+    disowned: Vec<Vec<u8>>,
     drops: LogGate,
     changes: LogBudget,
     last_drop: Option<(Reason, SocketAddr)>,
@@ -66,7 +66,7 @@ impl Listen {
             ear: Ear {
                 config,
                 balancer: None,
-                disowned: HashSet::new(),
+                disowned: Vec::new(),
                 drops: LogGate::new(DROP_LINES),
                 last_drop: None,
                 changes: LogBudget::new(MEMBER_LINES, MEMBER_LINES_PER_SECOND),
@@ -169,6 +169,7 @@ impl Ear {
         let admission = &self.config.gate.admission;
         let urls = shared.members.members(id).map(|(_, member)| member.url());
         self.disowned = urls.filter(|url| admission.admit(url).is_err()).map(<[u8]>::to_vec).collect();
+        sort(&mut self.disowned, Ord::cmp);
         if self.config.gate.is_unauthenticated() {
             log::warn!(
                 target: "listen",
@@ -182,7 +183,9 @@ impl Ear {
         shared.stats.add(Counter::BeaconReceived);
         let Some(id) = self.balancer else { return };
         let (members, disowned) = (&shared.members, &self.disowned);
-        let known = |url: &[u8]| members.knows(id, url) && (disowned.is_empty() || !disowned.contains(url));
+        let known = |url: &[u8]| {
+            members.knows(id, url) && disowned.binary_search_by(|other| other.as_slice().cmp(url)).is_err()
+        };
         let result = match self.config.gate.hear(datagram, now, known) {
             Ok(heard) => {
                 log::debug!(target: "listen", "received: {} from {from}", Printable(crate::beacon::wire::text(datagram)));
@@ -288,8 +291,8 @@ impl Ear {
             log::warn!(
                 target: "listen",
                 "{url} announces itself every {:.1} s: with a timeout of {:.1} s, a lost datagram or two evict it",
-                heard.body.every.unwrap_or_default().as_secs_f64(),
-                self.config.timeout.as_secs_f64()
+                Seconds(heard.body.every.unwrap_or_default()),
+                Seconds(self.config.timeout)
             );
         }
     }

@@ -7,7 +7,7 @@
 //! is delivered again whatever it has become since: at least once, and always the latest.
 
 use crate::clock::Mono;
-use std::collections::BTreeMap;
+use crate::sorted::Sorted;
 use std::time::Duration;
 
 /// What a command is told about a member.
@@ -74,7 +74,7 @@ pub enum Next {
 /// All members of one balancer, as one command knows them.
 #[derive(Debug, Default)]
 pub struct Deliveries {
-    members: BTreeMap<String, Entry>,
+    members: Sorted<String, Entry>,
     running: Option<Delivery>,
     /// The delivery under way went to a command that is not ours any more.
     outdated: bool,
@@ -109,6 +109,7 @@ impl Deliveries {
     /// members had to be given up because [`MAX_FORGOTTEN`] of them wait for a command that never succeeds.
     pub fn observe<'a>(&mut self, members: impl Iterator<Item = (&'a str, Level)>) -> usize {
         self.look += 1;
+        let mut newcomers = Vec::new();
         for (url, level) in members {
             match self.members.get_mut(url) {
                 Some(entry) => {
@@ -129,13 +130,14 @@ impl Deliveries {
                         error: None,
                         look,
                     };
-                    self.members.insert(url.to_owned(), entry);
+                    newcomers.push((url.to_owned(), entry));
                 }
             }
         }
-        let missing = self.members.values_mut().filter(|e| e.look != self.look);
+        self.members.extend(newcomers);
+        let missing = self.members.iter_mut().filter(|(_, e)| e.look != self.look);
         let mut forgotten = 0_usize;
-        for entry in missing {
+        for (_, entry) in missing {
             forgotten += 1;
             self.turn = want(entry, Level { event: Event::Forgotten, ..entry.wanted }, self.turn);
         }
@@ -197,7 +199,7 @@ impl Deliveries {
     /// Has every member that is up delivered again, as after a start: the command may be another one now.
     pub fn restart(&mut self) {
         self.outdated = self.running.is_some();
-        for entry in self.members.values_mut().filter(|e| e.wanted.event == Event::Up) {
+        for (_, entry) in self.members.iter_mut().filter(|(_, e)| e.wanted.event == Event::Up) {
             entry.told = None;
             entry.not_before = Mono::ZERO;
             entry.failures = 0;
@@ -266,6 +268,7 @@ pub const MAX_FORGOTTEN: usize = 1024;
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::collections::BTreeMap;
 
     const UP: Level = Level { event: Event::Up, weight: 1 };
     const DOWN: Level = Level { event: Event::Down, weight: 1 };

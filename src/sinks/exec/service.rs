@@ -3,7 +3,7 @@
 use super::Config;
 use super::deliveries::{Deliveries, Delivery, Event, Level, Next};
 use crate::bytes::LogGate;
-use crate::clock::Mono;
+use crate::clock::{Mono, Seconds};
 use crate::config::values::show_duration;
 use crate::members::{BalancerId, Member, MemberId, State};
 use crate::process::{self, Child, Command};
@@ -132,7 +132,7 @@ impl Exec {
         let again = self.deliveries.finished(result, cx.now.mono, cx.random());
         match (error, again) {
             (Some(error), Some(at)) => {
-                let wait = at.since(cx.now.mono).as_secs_f32();
+                let wait = Seconds(at.since(cx.now.mono));
                 if let Some(n) = self.complaints.pass(cx.now.mono) {
                     let more = if n > 1 {
                         format!(" ({n} failures since the last such line)")

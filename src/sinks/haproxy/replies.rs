@@ -19,7 +19,7 @@
 //! This file decides nothing: what the numbers mean for a member is the machine's affair.
 
 use crate::bytes::Printable;
-use std::collections::BTreeMap;
+use crate::sorted::Sorted;
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -156,7 +156,7 @@ pub fn snapshot(reply: &[u8], backend: &str) -> Result<Snapshot, Unread> {
     let text = std::str::from_utf8(reply).map_err(|_| Unread::Unexpected(excerpt(reply)))?;
     let mut parts =
         text.split("\n\n").map(|part| part.trim_start_matches('\n')).filter(|part| !part.is_empty());
-    let info = Info::of(parts.next().unwrap_or(""));
+    let info = Info(parts.next().unwrap_or(""));
     let process = info.process().ok_or_else(|| refusal(text))?;
     let mut rows = servers_state(parts.next().ok_or(Unread::CutShort)?, backend)?;
     let conns = servers_conn(parts.next().ok_or(Unread::CutShort)?, backend)?;
@@ -175,7 +175,7 @@ pub fn snapshot(reply: &[u8], backend: &str) -> Result<Snapshot, Unread> {
 /// [`Unread`] says what came instead.
 pub fn process(reply: &[u8]) -> Result<Process, Unread> {
     let text = std::str::from_utf8(reply).map_err(|_| Unread::Unexpected(excerpt(reply)))?;
-    Info::of(text).process().ok_or_else(|| refusal(text))
+    Info(text).process().ok_or_else(|| refusal(text))
 }
 
 /// What the answer to one line of commands amounts to.
@@ -248,26 +248,26 @@ pub fn render(snapshot: &Snapshot, backend: &str) -> String {
 }
 
 /// The lines of `show info`.
-struct Info<'a>(BTreeMap<&'a str, &'a str>);
+struct Info<'a>(&'a str);
 
 impl<'a> Info<'a> {
-    fn of(part: &'a str) -> Info<'a> {
-        let fields = part.lines().filter_map(|line| line.split_once(':'));
-        Info(fields.map(|(name, value)| (name, value.trim())).collect())
+    fn get(&self, name: &str) -> Option<&'a str> {
+        let mut fields = self.0.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(have, _)| *have == name).map(|(_, value)| value.trim())
     }
 
     fn process(&self) -> Option<Process> {
-        let pid = self.0.get("Pid")?.parse().ok()?;
-        let started = self.0.get("Start_time_sec").and_then(|secs| secs.parse().ok()).unwrap_or(0);
+        let pid = self.get("Pid")?.parse().ok()?;
+        let started = self.get("Start_time_sec").and_then(|secs| secs.parse().ok()).unwrap_or(0);
         Some(Process { pid, started })
     }
 
     fn stopping(&self) -> bool {
-        self.0.get("Stopping").is_some_and(|flag| *flag != "0")
+        self.get("Stopping").is_some_and(|flag| flag != "0")
     }
 
     fn version(&self) -> (u16, u16) {
-        self.0.get("Version").map_or((0, 0), |text| version(text))
+        self.get("Version").map_or((0, 0), version)
     }
 }
 
@@ -300,7 +300,7 @@ fn row(fields: &Fields<'_, '_>) -> Option<Row> {
     })
 }
 
-fn servers_conn<'a>(part: &'a str, backend: &str) -> Result<BTreeMap<&'a str, (u32, u32)>, Unread> {
+fn servers_conn<'a>(part: &'a str, backend: &str) -> Result<Sorted<&'a str, (u32, u32)>, Unread> {
     let mut lines = part.lines().skip_while(|line| !line.starts_with('#'));
     let columns = Columns::of(lines.next().ok_or_else(|| refusal(part))?);
     let conns = lines.filter_map(|line| {
@@ -311,17 +311,14 @@ fn servers_conn<'a>(part: &'a str, backend: &str) -> Result<BTreeMap<&'a str, (u
     Ok(conns.collect())
 }
 
-/// The names in a `# name name name` line, and the place of each. Looked up, not searched: a header may be as long as
-/// a reply, and is used for every line of it.
-struct Columns<'a>(BTreeMap<&'a str, usize>);
+/// The names in a `# name name name` line by place; looked up, not searched: it may be as long as a reply.
+struct Columns<'a>(Sorted<&'a str, usize>);
 
 impl<'a> Columns<'a> {
     fn of(header: &'a str) -> Columns<'a> {
-        let mut places = BTreeMap::new();
-        for (place, name) in header.trim_start_matches('#').split_whitespace().enumerate() {
-            places.entry(name).or_insert(place);
-        }
-        Columns(places)
+        let names: Vec<&str> = header.trim_start_matches('#').split_whitespace().collect();
+        // Of several columns with one name the first counts: it comes last here.
+        Columns(names.into_iter().enumerate().rev().map(|(place, name)| (name, place)).collect())
     }
 
     fn read<'v>(&self, line: &'v str) -> Fields<'_, 'v> {
@@ -330,7 +327,7 @@ impl<'a> Columns<'a> {
 }
 
 struct Fields<'n, 'v> {
-    places: &'n BTreeMap<&'n str, usize>,
+    places: &'n Sorted<&'n str, usize>,
     values: Vec<&'v str>,
 }
 

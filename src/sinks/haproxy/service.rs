@@ -269,6 +269,7 @@ impl Table {
             revision: members.revision(balancer),
             ..Table::default()
         };
+        let mut goals = Vec::new();
         for (id, member) in members.members(balancer) {
             let Ok(url) = Url::parse(member.url()) else { continue };
             let at = accept_scheme(&config.site, url.scheme()).and_then(|()| address(&url));
@@ -278,10 +279,11 @@ impl Table {
                     MemberState::Left => Goal::Drain,
                     MemberState::Down => Goal::Out,
                 };
-                table.want.add(addr, goal);
+                goals.push((addr, goal));
             }
             table.members.push((id, at));
         }
+        table.want = Want::of(goals);
         table
     }
 

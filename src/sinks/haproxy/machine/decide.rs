@@ -8,18 +8,19 @@ use super::{Machine, News, PULSE, Phase, is_at};
 use crate::clock::Mono;
 use crate::sinks::Want;
 use crate::sinks::diff::{Change, Goal, Have, Level, Step, diff};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::sorted::Sorted;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 impl Machine {
     /// Compares, and lines up the first changes; or finds nothing to do for a while.
     pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want, now: Mono) -> Phase {
-        let rows: BTreeMap<SocketAddr, &Row> = self.rows(seen).into_iter().collect();
+        let rows = self.rows(seen);
         let limits = Limits { grace: self.pace.grace, quiet: quiet(seen.version) };
-        let mut have = BTreeMap::new();
-        for (&addr, &row) in &rows {
-            let note = self.notes.entry(addr).or_default();
+        let mut have = Sorted::default();
+        for (&addr, &row) in rows.iter() {
+            let note = self.notes.or_default(addr);
             have.insert(addr, if is_at(row, addr) { note.have(row, &limits, now) } else { FOREIGN });
         }
         let changes = diff(&want.servers, &have, want.settled);
@@ -27,27 +28,29 @@ impl Machine {
             self.recovered();
         }
         let mut until = now.after(self.pace.every);
-        let mut taken: BTreeSet<u32> = seen.rows.iter().map(|row| row.id).collect();
+        let mut taken: Vec<u32> = seen.rows.iter().map(|row| row.id).collect();
         let mut lines = VecDeque::new();
-        let mut errors = BTreeMap::new();
+        let mut errors = Sorted::default();
         for change in changes {
             let from = have.get(&change.key).map(|have| have.level);
-            let note = self.notes.entry(change.key).or_default();
+            let note = self.notes.or_default(change.key);
             if let Some(again_at) = note.blocked(change.step, from, now) {
                 until = until.min(again_at);
                 errors.insert(change.key, note.complaint(change.step));
             } else if lines.len() < BATCH {
-                errors.extend(note.standing_complaint(change.step, from).map(|error| (change.key, error)));
+                if let Some(error) = note.standing_complaint(change.step, from) {
+                    errors.insert(change.key, error);
+                }
                 note.attempt(change.step, from, now);
                 let checks = rows.get(&change.key).is_some_and(|row| row.has_checks());
                 lines.push_back((change, self.line(change, checks && from == Some(Level::Down), &mut taken)));
             }
         }
         self.report(&rows, &have, want, errors, now);
-        self.notes.retain(|addr, _| want.servers.contains_key(addr) || rows.contains_key(addr));
+        self.notes.retain(|addr| want.servers.contains_key(addr) || rows.contains_key(addr));
         if lines.is_empty() {
             let look_at = until.min(self.next_look(&have, want, now));
-            let serving = have.values().any(|have| have.level == Level::Up);
+            let serving = have.iter().any(|(_, have)| have.level == Level::Up);
             let until = if serving { look_at.min(now.after(PULSE)) } else { look_at };
             Phase::Idle { until, look_at }
         } else {
@@ -56,14 +59,14 @@ impl Machine {
     }
 
     /// The words for one change. `unchecked`: the server's checks have rested, so they come first.
-    fn line(&mut self, change: Change<SocketAddr>, unchecked: bool, taken: &mut BTreeSet<u32>) -> String {
+    fn line(&mut self, change: Change<SocketAddr>, unchecked: bool, taken: &mut Vec<u32>) -> String {
         let (site, addr) = (&self.site, change.key);
         match change.step {
             Step::Add(weight) => {
-                let note = self.notes.entry(addr).or_default();
+                let note = self.notes.or_default(addr);
                 note.owned = true;
                 let id = free_id(&site.name(addr), |id| taken.contains(&id));
-                taken.insert(id);
+                taken.push(id);
                 let at_once = note.refill || !site.checks();
                 if at_once { site.add_ready(addr, id, weight) } else { site.add_checked(addr, id) }
             }
@@ -78,7 +81,7 @@ impl Machine {
 
     /// When to look again although nothing is to be done: soon while a first check or the end of a drain is
     /// awaited.
-    fn next_look(&self, have: &BTreeMap<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
+    fn next_look(&self, have: &Sorted<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
         let soon = have.iter().filter_map(|(addr, have)| match (want.servers.get(addr), have.level) {
             (Some(Goal::Up(_)), Level::Checking) => self.notes.get(addr).map(|note| note.gate_poll(now)),
             (Some(Goal::Drain), Level::Draining) => Some(DRAIN_POLL),
@@ -91,15 +94,15 @@ impl Machine {
     /// Takes down where every server stands, and tells what is new.
     fn report(
         &mut self,
-        rows: &BTreeMap<SocketAddr, &Row>,
-        have: &BTreeMap<SocketAddr, Have>,
+        rows: &Sorted<SocketAddr, &Row>,
+        have: &Sorted<SocketAddr, Have>,
         want: &Want,
-        mut errors: BTreeMap<SocketAddr, String>,
+        mut errors: Sorted<SocketAddr, String>,
         now: Mono,
     ) {
         let mut news = Vec::new();
         let mut warnings = Vec::new();
-        for (&addr, note) in &mut self.notes {
+        for (&addr, note) in self.notes.iter_mut() {
             let wanted = matches!(want.servers.get(&addr), Some(Goal::Up(_)));
             note.refill &= wanted;
             let state = match (rows.get(&addr), have.get(&addr)) {

@@ -14,7 +14,8 @@ use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, process, sn
 use crate::clock::{Mono, micros};
 use crate::sinks::Want;
 use crate::sinks::diff::Change;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use crate::sorted::Sorted;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -52,7 +53,7 @@ pub struct Machine {
     pace: Pace,
     phase: Phase,
     process: Option<Process>,
-    notes: BTreeMap<SocketAddr, Note>,
+    notes: Sorted<SocketAddr, Note>,
     trouble: Option<Trouble>,
     warned: Option<(String, Mono)>,
     news: Vec<News>,
@@ -102,7 +103,7 @@ impl Machine {
             pace,
             phase: Phase::look_at(Mono::ZERO),
             process: None,
-            notes: BTreeMap::new(),
+            notes: Sorted::default(),
             trouble: None,
             warned: None,
             news: Vec::new(),
@@ -183,7 +184,7 @@ impl Machine {
                 let answer = answer(reply);
                 if answer == Answer::Permission {
                     // It is not about this change: nothing is to be held against the member.
-                    self.notes.entry(change.key).or_default().lost(false, now);
+                    self.notes.or_default(change.key).lost(false, now);
                     self.phase = Phase::Changing { now: Some(change), then };
                     self.failed(&Unread::Permission.to_string(), now, random);
                 } else {
@@ -202,7 +203,7 @@ impl Machine {
             writing = true;
             let lost = std::iter::once(change).chain(then.iter().map(|(change, _)| change));
             for (place, change) in lost.enumerate() {
-                self.notes.entry(change.key).or_default().lost(place == 0, now);
+                self.notes.or_default(change.key).lost(place == 0, now);
             }
         }
         let repeats = self.trouble.as_ref().map_or(0, |trouble| trouble.repeats.saturating_add(1));
@@ -242,7 +243,7 @@ impl Machine {
     /// A change was answered: HAProxy is there and lets us write.
     fn heard(&mut self, change: Change<SocketAddr>, answer: Answer) {
         self.recovered();
-        let note = self.notes.entry(change.key).or_default();
+        let note = self.notes.or_default(change.key);
         match answer {
             Answer::Exists => note.owned = false,
             Answer::Refused(text) => note.said = Some(text),
@@ -268,22 +269,20 @@ impl Machine {
         }
         let before = self.process.replace(seen.process);
         if before.is_some_and(|before| before != seen.process) {
-            self.notes.values_mut().for_each(Note::forgotten);
+            self.notes.iter_mut().for_each(|(_, note)| note.forgotten());
             self.warned = None;
             self.tell("HAProxy was reloaded or restarted: adding its servers again".to_owned());
         }
-        let mut absent: BTreeSet<SocketAddr> = self.notes.keys().copied().collect();
-        for (addr, row) in self.rows(&seen) {
-            absent.remove(&addr);
-            let note = self.notes.entry(addr).or_default();
+        let rows = self.rows(&seen);
+        let absent = self.notes.iter_mut().filter(|(addr, _)| !rows.contains_key(addr));
+        absent.for_each(|(_, note)| note.absent());
+        for (&addr, row) in rows.iter() {
+            let note = self.notes.or_default(addr);
             note.owned |= before.is_none();
             note.found = before.is_none();
             if is_at(row, addr) {
                 note.observe(row, now);
             }
-        }
-        for addr in absent {
-            self.notes.entry(addr).or_default().absent();
         }
         if before.is_none() {
             let (major, minor) = seen.version;
@@ -297,7 +296,7 @@ impl Machine {
     }
 
     /// The rows whose names are ours.
-    fn rows<'a>(&self, seen: &'a Snapshot) -> Vec<(SocketAddr, &'a Row)> {
+    fn rows<'a>(&self, seen: &'a Snapshot) -> Sorted<SocketAddr, &'a Row> {
         seen.rows.iter().filter_map(|row| Some((self.site.addr(&row.name)?, row))).collect()
     }
 }
