@@ -331,6 +331,14 @@ fn reasons_that_no_vector_has() {
 }
 
 #[test]
+fn the_last_of_several_fields_counts() {
+    let fields = b"\x02\0\x01a\x02\0\x01b\x01\0\x02h2\x01\0\0";
+    let header = [b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x1c", &[0; 12][..], fields].concat();
+    let Progress::Header(header) = read(&header) else { panic!("not read") };
+    assert_eq!((header.tlvs.authority(), header.tlvs.alpn()), (Some("b"), None));
+}
+
+#[test]
 fn what_is_too_long_is_not_written() {
     let end = SocketAddr::from(([127, 0, 0, 1], 80));
     let (long, most) = ("n".repeat(0x1_0000), "n".repeat(0xffff - 12 - 3));
