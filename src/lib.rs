@@ -6,7 +6,7 @@
 //!  main ──► daemon, assembly, config, tools                 what was asked for, and the one list of services
 //!    services   beacon::{listen, announce}  sinks  state  admin      ──► reactor, own state, own wire, shared
 //!    state      members  wheel  gate  diff  haproxy::machine         in: (now, input); out: values. No I/O, no clock
-//!    wire       beacon::wire  haproxy::replies  http1  state_text    bytes to values and back
+//!    wire       beacon::wire  haproxy::replies  http1  proxy::ppv2  state_text    bytes to values and back
 //!    reactor    the loop, sockets, timers, the helper thread, signals: the only place with clocks and poll
 //! ```
 //!
@@ -28,6 +28,8 @@ pub mod man;
 pub mod members;
 pub mod options;
 pub mod process;
+#[cfg(feature = "proxy")]
+pub mod proxy;
 pub mod reactor;
 pub mod secret;
 pub mod shared;

@@ -4,12 +4,10 @@ use beacond::admin::request::Request;
 use beacond::config::argv::{Invocation, Operand, invocation};
 use beacond::config::values;
 use beacond::config::{Error, Section};
-use beacond::reactor::unix_us;
-use beacond::secret::file;
 use beacond::tools::{check, completions, decode, keygen, status};
 use beacond::{daemon, help};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -41,7 +39,7 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
     let control = || section.need("control", |path| Ok(PathBuf::from(path)));
     match name {
         "completions" => print(&completions::script(only(name, "bash or zsh", operands)?)?),
-        "decode" => decode(section, only(name, "beacon", operands)?),
+        "decode" => decode(section, only(name, &decode::wanted(), operands)?),
         "keygen" => keygen(section, only(name, "secret or member", operands)?),
         "status" => {
             none(name, operands)?;
@@ -65,16 +63,8 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
 }
 
 fn decode(section: &Section, kind: &str) -> Result<(), Error> {
-    if kind != "beacon" {
-        return Err(Error::text(format!("decode: '{kind}': wanted beacon")));
-    }
-    let file = section.text("secret-file").map(|path| file::load(Path::new(path), true)).transpose()?;
-    let fixed =
-        section.get("now", |text| text.parse::<i64>().map_err(|_| "microseconds since 1970".to_owned()))?;
-    let decoder = decode::Decoder::new(file.as_ref(), section.need("max-skew", values::whole_seconds)?);
-    let now = || fixed.unwrap_or_else(unix_us);
-    decode::run(io::stdin().lock(), io::stdout().lock(), &decoder, now)
-        .map_err(|e| Error::world(e.to_string()))
+    let mut judge = decode::judge(kind, section)?;
+    decode::run(io::stdin().lock(), io::stdout().lock(), &mut judge).map_err(|e| Error::world(e.to_string()))
 }
 
 fn keygen(section: &Section, what: &str) -> Result<(), Error> {

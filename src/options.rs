@@ -156,7 +156,7 @@ pub struct Tool {
 pub const TOOLS: &[Tool] = &[
     tool("check", "-c FILE | ROLE ...", "check a configuration without running it", CHECK),
     tool("completions", "bash|zsh", "print a completion script for a shell", &[]),
-    tool("decode", "KIND", "explain datagrams, one hex line each", DECODE),
+    tool("decode", DECODED, "explain captured bytes, one hex line each", DECODE),
     tool("help", "[TOPIC]", "explain a role, a story or a tool", &[]),
     tool("keygen", "secret|member", "print a secret, or a member's passphrase", KEYGEN),
     tool("log", "LEVEL", "change the log level of a running beacond", LOG),
@@ -180,27 +180,34 @@ const CHECK: &[Opt] = &[Opt {
     help: "Print every value in effect and where it comes from.",
 }];
 
+/// The kinds of bytes that `decode` explains.
+#[cfg(feature = "proxy")]
+const DECODED: &str = "beacon|proxy";
+/// The kinds of bytes that `decode` explains.
+#[cfg(not(feature = "proxy"))]
+const DECODED: &str = "beacon";
+
 const DECODE: &[Opt] = &[
     Opt {
         name: "secret-file",
         arg: "FILE",
         repeat: false,
         default: "",
-        help: "Verify with the secrets in this file, weak ones too. Without it nothing is verified.",
+        help: "For beacon: verify with the secrets in this file, weak ones too. Without it nothing is verified.",
     },
     Opt {
         name: "now",
         arg: "MICROS",
         repeat: false,
         default: "",
-        help: "Judge freshness at this time, in microseconds since 1970, instead of now.",
+        help: "For beacon: judge freshness at this time, in microseconds since 1970, instead of now.",
     },
     Opt {
         name: "max-skew",
         arg: "TIME",
         repeat: false,
         default: "30",
-        help: "How far a sender's clock may be off, in whole seconds, at least 1.",
+        help: "For beacon: how far a sender's clock may be off, in whole seconds, at least 1.",
     },
 ];
 

@@ -1,12 +1,12 @@
 //! The reference's own vectors: keys, MACs and datagrams made by running `mod_proxy_beacon` and its sender, through the
-//! library and through the lines of `beacond decode beacon`.
+//! library and through `beacond decode beacon`.
 #![expect(clippy::unwrap_used, reason = "a test's way to fail")]
 
 use beacond::beacon::auth::{self, Key};
 use beacond::beacon::wire::Claim;
 use beacond::bytes::{Escaped, from_hex, to_hex};
 use beacond::secret;
-use beacond::tools::decode::Decoder;
+use beacond::tools::decode::beacon::Decoder;
 use serde_json::Value;
 use std::time::Duration;
 
@@ -86,7 +86,7 @@ fn datagrams_through_decode() {
         }
         let secrets = secret.map(|bytes| secret::parse(&bytes, true).unwrap());
         let verdict = Decoder::new(secrets.as_ref(), skew(entry))
-            .verdict(entry["datagram_hex"].as_str().unwrap(), entry["now_us"].as_i64().unwrap());
+            .verdict(&hex(entry, "datagram_hex"), entry["now_us"].as_i64().unwrap());
         let ts = verdict.split(' ').nth(1).unwrap_or_default();
         let expected = match entry["verdict"].as_str().unwrap() {
             "accept" => format!("accept ts={} url={}", entry["ts"], Escaped(&hex(entry, "url_hex"))),
@@ -119,8 +119,7 @@ fn captured_datagrams() {
 
         let ts = if keys.is_empty() { "0" } else { field("ts=").unwrap() };
         let url = field("url=").map(|url| format!(" url={url}")).unwrap_or_default();
-        let verdict =
-            Decoder::new(secrets.as_ref(), Duration::from_secs(30)).verdict(&to_hex(&datagram), now);
+        let verdict = Decoder::new(secrets.as_ref(), Duration::from_secs(30)).verdict(&datagram, now);
         assert_eq!(verdict, format!("accept ts={ts}{url}"), "{text}");
 
         // What its sender signed, we sign the same.

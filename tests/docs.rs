@@ -1,6 +1,12 @@
 //! The committed pages are what the table of options and the prose beside them yield. To write them again:
 //! `BEACOND_WRITE=1 cargo test --test docs`.
-#![cfg(all(feature = "announce", feature = "listen", feature = "haproxy", feature = "exec"))]
+#![cfg(all(
+    feature = "announce",
+    feature = "listen",
+    feature = "haproxy",
+    feature = "exec",
+    feature = "proxy"
+))]
 
 use beacond::config::argv::{self, Invocation, Source};
 use beacond::config::plan::plan;
@@ -178,6 +184,7 @@ fn bash_completes_words() {
         ("beacond check --sh", "--show"),
         ("beacond help st", "status"),
         ("beacond keygen m", "member"),
+        ("beacond decode p", "proxy"),
         ("beacond completions z", "zsh"),
         ("beacond listen --secret-file Cargo.tom", "Cargo.toml"),
     ] {

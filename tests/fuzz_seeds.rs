@@ -1,7 +1,7 @@
 //! Every fuzz function holds over its seeds on a stable compiler as well; and every one has seeds and a target.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use beacond::{beacon, config, http1, members, secret, sinks, state_text};
+use beacond::{beacon, config, http1, members, proxy, secret, sinks, state_text};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 10] = [
+const TARGETS: [Target; 11] = [
     ("admission", beacon::admission::fuzz_admission),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
@@ -18,6 +18,7 @@ const TARGETS: [Target; 10] = [
     ("http1", http1::fuzz_http1),
     ("member_keys", beacon::gate::fuzz_member_keys),
     ("members", members::fuzz_members),
+    ("ppv2", proxy::ppv2::fuzz_ppv2),
     ("secret", secret::fuzz_secret),
     ("state", state_text::fuzz_state),
 ];

@@ -15,6 +15,8 @@ const WIRE: &[&str] = &[
     "beacon/mod.rs",
     "beacon/wire.rs",
     "beacon/auth.rs",
+    "proxy/mod.rs",
+    "proxy/ppv2/",
     "sinks/mod.rs",
     "sinks/haproxy/replies.rs",
     "sinks/haproxy/commands.rs",
