@@ -203,8 +203,15 @@ fn read_host(host: &str) -> Option<Result<IpAddr, String>> {
     if let Ok(v4) = host.parse::<Ipv4Addr>() {
         return Some(Ok(v4.into()));
     }
-    (host.len() <= MAX_NAME && host.split('.').all(is_label) && !ends_in_number(host))
-        .then(|| Err(host.to_ascii_lowercase()))
+    host_name(host).map(Err)
+}
+
+/// `text` as a host name, in lower case. `None` if it is none (a final dot is not taken), or could be taken for an IPv4
+/// address.
+#[must_use]
+pub fn host_name(text: &str) -> Option<String> {
+    (text.len() <= MAX_NAME && text.split('.').all(is_label) && !ends_in_number(text))
+        .then(|| text.to_ascii_lowercase())
 }
 
 /// Letters, digits, `-` inside and `_` anywhere: no standard host name has the last, container networks do.

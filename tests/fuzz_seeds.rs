@@ -15,6 +15,7 @@ const TARGETS: [Target; 11] = [
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
     ("config", config::grammar::fuzz_config),
     ("haproxy_replies", sinks::haproxy::replies::fuzz_haproxy_replies),
+    ("hello", proxy::hello::fuzz_hello),
     ("http1", http1::fuzz_http1),
     ("member_keys", beacon::gate::fuzz_member_keys),
     ("members", members::fuzz_members),

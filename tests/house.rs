@@ -17,6 +17,7 @@ const WIRE: &[&str] = &[
     "beacon/auth.rs",
     "proxy/mod.rs",
     "proxy/ppv2/",
+    "proxy/hello/",
     "sinks/mod.rs",
     "sinks/haproxy/replies.rs",
     "sinks/haproxy/commands.rs",

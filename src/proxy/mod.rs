@@ -1,5 +1,7 @@
-//! The built-in TCP proxy: what a session's first bytes say, where it goes, and the two legs between which bytes flow.
+//! The built-in TCP proxy: what a session's first bytes say.
 //!
-//! [`ppv2`] reads and writes the header by which a proxy in front, or behind, is told who the client is.
+//! [`ppv2`] reads and writes the header by which a proxy in front, or behind, is told who the client is; [`hello`] finds
+//! in a TLS ClientHello where the client wants to go.
 
+pub mod hello;
 pub mod ppv2;

@@ -1,0 +1,11 @@
+//! First flights, cut in several ways that must agree with each other, and with another parser of the same bytes.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+
+#[path = "../../tests/oracles/hello.rs"]
+mod oracle;
+
+fuzz_target!(|data: &[u8]| {
+    beacond::proxy::hello::fuzz_hello(data);
+    oracle::agree(data.get(1..).unwrap_or_default());
+});
