@@ -7,6 +7,7 @@
 //!    services   beacon::{listen, announce}  sinks  state  admin      ──► reactor, own state, own wire, shared
 //!    state      members  wheel  gate  diff  haproxy::machine         in: (now, input); out: values. No I/O, no clock
 //!    wire       beacon::wire  haproxy::replies  http1  proxy::ppv2  state_text    bytes to values and back
+//!    wire       beacon::wire  haproxy::replies  http1  proxy::hello  state_text   bytes to values and back
 //!    reactor    the loop, sockets, timers, the helper thread, signals: the only place with clocks and poll
 //! ```
 //!

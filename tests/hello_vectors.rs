@@ -197,10 +197,19 @@ proptest! {
     }
 
     #[test]
-    fn bent_hellos_do_not_divide_the_parsers(which: prop::sample::Index, at: prop::sample::Index, bits: u8) {
+    fn bent_hellos_do_not_divide_the_parsers(
+        which: prop::sample::Index,
+        at: prop::sample::Index,
+        bits: u8,
+        more in prop::collection::vec(any::<u8>(), 0..4),
+        less in 0..3usize,
+    ) {
         let mut stream = which.get(vectors()).stream.clone();
         let at = at.index(stream.len().min(600));
         stream[at] ^= bits;
         oracle::agree(&stream);
+        stream.splice(at..stream.len().min(at + less), more);
+        oracle::agree(&stream);
+        oracle::agree_on_body(stream.get(9..).unwrap_or_default());
     }
 }

@@ -7,5 +7,7 @@ mod oracle;
 
 fuzz_target!(|data: &[u8]| {
     beacond::proxy::hello::fuzz_hello(data);
-    oracle::agree(data.get(1..).unwrap_or_default());
+    let bytes = data.get(1..).unwrap_or_default();
+    oracle::agree(bytes);
+    oracle::agree_on_body(bytes);
 });

@@ -33,8 +33,17 @@ pub fn agree(stream: &[u8]) -> bool {
             assert!(we_are_stricter(reason), "{reason}");
             false
         }
-        Progress::NeedMore { at_least } => panic!("{at_least} bytes wanted for a whole hello"),
+        Progress::NeedMore { at_least } => unreachable!("{at_least} bytes wanted, and the hello is whole"),
     }
+}
+
+/// The same for a hello with this body, in one record; one that does not fit is no case.
+pub fn agree_on_body(body: &[u8]) -> bool {
+    let length = |bytes: usize| u16::try_from(bytes).ok().filter(|n| *n <= 1 << 14).map(u16::to_be_bytes);
+    let (Some(record), Some(message)) = (length(body.len() + 4), length(body.len())) else {
+        return false;
+    };
+    agree(&[&[22, 3, 1], &record[..], &[1, 0], &message, body].concat())
 }
 
 /// It stops at the first thing in a list that it cannot read and lets the rest be, takes lists that are empty or given
