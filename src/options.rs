@@ -182,7 +182,7 @@ const CHECK: &[Opt] = &[Opt {
 
 /// The kinds of bytes that `decode` explains.
 #[cfg(feature = "proxy")]
-const DECODED: &str = "beacon|proxy";
+const DECODED: &str = "beacon|hello|proxy";
 /// The kinds of bytes that `decode` explains.
 #[cfg(not(feature = "proxy"))]
 const DECODED: &str = "beacon";

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 11] = [
+const TARGETS: [Target; 12] = [
     ("admission", beacon::admission::fuzz_admission),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),

@@ -7,7 +7,7 @@ mod oracle;
 
 use beacond::bytes::{Escaped, from_hex};
 use beacond::proxy::hello::{DEFAULT_CAP, MAX_CAP, Progress, Reader, Reason, read};
-use beacond::tools::decode_hello;
+use beacond::tools::decode::hello::verdict;
 use proptest::prelude::*;
 use serde_json::Value;
 use std::sync::LazyLock;
@@ -82,7 +82,7 @@ fn waits(progress: &Progress) -> bool {
 #[test]
 fn every_line_of_decode() {
     for vector in vectors() {
-        assert_eq!(decode_hello::verdict(vector.text("hex").unwrap()), vector.line(), "{}", vector.id());
+        assert_eq!(verdict(&vector.stream), vector.line(), "{}", vector.id());
     }
 }
 

@@ -109,8 +109,8 @@ fn verdicts_of_the_program() {
 fn the_program_refuses_options_of_another_kind() {
     for (words, said) in [
         (&["decode", "proxy", "--now", "1"][..], "beacond: argument 3 (--now): not for decode proxy\n"),
-        (&["decode", "smoke"], "beacond: decode: 'smoke': wanted beacon or proxy\n"),
-        (&["decode"], "beacond: decode: wanted beacon or proxy\n"),
+        (&["decode", "smoke"], "beacond: decode: 'smoke': wanted beacon, hello or proxy\n"),
+        (&["decode"], "beacond: decode: wanted beacon, hello or proxy\n"),
     ] {
         let output = Command::new(env!("CARGO_BIN_EXE_beacond")).args(words).output().unwrap();
         assert_eq!(str::from_utf8(&output.stderr).unwrap(), said);

@@ -3,7 +3,5 @@
 pub mod check;
 pub mod completions;
 pub mod decode;
-#[cfg(feature = "proxy")]
-pub mod decode_hello;
 pub mod keygen;
 pub mod status;

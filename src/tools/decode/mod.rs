@@ -5,6 +5,8 @@
 
 pub mod beacon;
 #[cfg(feature = "proxy")]
+pub mod hello;
+#[cfg(feature = "proxy")]
 pub mod proxy;
 
 use crate::bytes::from_hex;
@@ -32,13 +34,20 @@ pub struct Kind {
 pub const KINDS: &[Kind] = &[
     beacon::KIND,
     #[cfg(feature = "proxy")]
+    hello::KIND,
+    #[cfg(feature = "proxy")]
     proxy::KIND,
 ];
 
 /// The names of all kinds, as messages say them.
 #[must_use]
 pub fn wanted() -> String {
-    KINDS.iter().map(|kind| kind.name).collect::<Vec<_>>().join(" or ")
+    let names: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+    match names.split_last() {
+        Some((last, [])) => (*last).to_owned(),
+        Some((last, others)) => format!("{} or {last}", others.join(", ")),
+        None => String::new(),
+    }
 }
 
 /// The judge of the kind called `name`.
