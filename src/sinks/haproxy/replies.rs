@@ -311,13 +311,12 @@ fn servers_conn<'a>(part: &'a str, backend: &str) -> Result<Sorted<&'a str, (u32
     Ok(conns.collect())
 }
 
-/// The names in a `# name name name` line by place; looked up, not searched: it may be as long as a reply.
+/// The names in a `# name name name` line by place, the first of a name; looked up, not searched.
 struct Columns<'a>(Sorted<&'a str, usize>);
 
 impl<'a> Columns<'a> {
     fn of(header: &'a str) -> Columns<'a> {
         let names: Vec<&str> = header.trim_start_matches('#').split_whitespace().collect();
-        // Of several columns with one name the first counts: it comes last here.
         Columns(names.into_iter().enumerate().rev().map(|(place, name)| (name, place)).collect())
     }
 
