@@ -114,7 +114,9 @@ mod single {
 
     /// Receives from one socket, a datagram a call.
     #[derive(Default)]
-    pub struct Receiver;
+    pub struct Receiver {
+        _as_made_by_default: (),
+    }
 
     impl Receiver {
         /// Receives up to [`BATCH`] datagrams through `scratch` and shows each to `each`.
@@ -193,7 +195,7 @@ mod tests {
 
     #[test]
     fn the_portable_path_does_the_same() {
-        let mut receiver = single::Receiver;
+        let mut receiver = single::Receiver::default();
         exchange(single::send_all, &mut |socket, scratch, each| receiver.receive(socket, scratch, each));
     }
 }
