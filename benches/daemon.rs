@@ -18,7 +18,7 @@ use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use support::{Figures, announcement, drained, median, send, sender, status_of, urls, worst};
+use support::{Figures, announcement, drained, first, median, send, sender, status_of, urls, worst};
 
 const IDLE: Duration = Duration::from_secs(10);
 const STARTS: usize = 20;
@@ -29,6 +29,8 @@ const TIMEOUT_MS: f64 = 2000.0;
 const NOISE: f64 = 2.0;
 
 fn main() -> ExitCode {
+    // What it starts inherits that.
+    first(std::process::id(), true);
     let dir = tempfile::tempdir().expect("a folder");
     let mut figures = Figures::default();
     starts(&mut figures, dir.path());
@@ -126,7 +128,8 @@ fn evictions(figures: &mut Figures, dir: &Path) {
     wait_until("the silent ones are evicted", || {
         send(&socket, &[announcement(faithful, &key)]);
         std::thread::sleep(Duration::from_millis(100));
-        daemon.counter("member.evicted") == silent.len() as u64
+        // Not asked of the receiver itself: a status of 10,000 members takes it milliseconds.
+        daemon.log().iter().filter(|line| evicted(line).is_some()).count() == silent.len()
     });
     for line in daemon.log() {
         if let Some((url, stamp)) = evicted(&line) {

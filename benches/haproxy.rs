@@ -15,7 +15,7 @@ use common::{PATIENCE, own_ip};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Instant;
-use support::{Figures, median, worst};
+use support::{Figures, first, median, worst};
 
 const CHANGES: u16 = 100;
 
@@ -26,6 +26,8 @@ const NOISE: f64 = 2.0;
 const AWAY: u32 = 0x01 | 0x08;
 
 fn main() -> ExitCode {
+    // What it starts inherits that.
+    first(std::process::id(), true);
     let dir = tempfile::tempdir().expect("a folder");
     let haproxy = Haproxy::start(dir.path(), "");
     let line = format!(

@@ -2,7 +2,7 @@
 # Every figure, side by side in one run: a line each, with its goal. Ends with status 1 if one is missed by more than the
 # noise of a shared machine. Wants two CPUs with nothing else to do, and HAProxy.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 missed=0
 for bench in receiver daemon haproxy; do
   cargo bench -q --bench "$bench" || missed=1
