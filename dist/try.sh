@@ -99,6 +99,7 @@ storm() {
   pid[storm]=$!
 }
 calm() {
+  wait_for "a dozen requests" enough
   touch "$work/over"
   wait "${pid[storm]}"
   unset 'pid[storm]'
@@ -108,6 +109,7 @@ calm() {
   say "   $all requests meanwhile, $failed failed"
   ((all > 10 && failed == 0))
 }
+enough() { (($(wc -l <"$work/storm") > 11)); }
 
 wait_for() {
   for _ in {1..100}; do
