@@ -4,8 +4,8 @@
 //! none, before it starts anything. `start` then takes them out, `stop` puts them back, so a restarted service finds
 //! the very socket its predecessor had. Also here: every other way this program opens a socket.
 
-use mio::net::{TcpStream, UdpSocket, UnixListener, UnixStream};
-use socket2::{Domain, Protocol, Socket as Raw, Type};
+use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
+use socket2::{Domain, Protocol, Socket as Raw, TcpKeepalive, Type};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -13,12 +13,20 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// A socket by kind and address: what the bank knows it by.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum SocketSpec {
     /// A bound datagram socket.
     Udp(SocketAddr),
+    /// A listening TCP socket; what it accepts sends without delay (TCP_NODELAY) and is kept alive.
+    Tcp {
+        /// Where it listens.
+        addr: SocketAddr,
+        /// How many connections the kernel keeps until they are accepted.
+        backlog: u16,
+    },
     /// A listening stream socket in the file system, for its owner only (mode 0600).
     Unix(PathBuf),
 }
@@ -27,6 +35,7 @@ impl fmt::Display for SocketSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SocketSpec::Udp(addr) => write!(f, "udp {addr}"),
+            SocketSpec::Tcp { addr, .. } => write!(f, "tcp {addr}"),
             SocketSpec::Unix(path) => write!(f, "{}", path.display()),
         }
     }
@@ -37,6 +46,8 @@ impl fmt::Display for SocketSpec {
 pub enum Socket {
     /// See [`SocketSpec::Udp`].
     Udp(UdpSocket),
+    /// See [`SocketSpec::Tcp`].
+    Tcp(TcpListener),
     /// See [`SocketSpec::Unix`].
     Unix(UnixListener),
 }
@@ -99,6 +110,29 @@ pub fn connect_tcp(to: SocketAddr) -> io::Result<TcpStream> {
     TcpStream::connect(to)
 }
 
+/// Makes a connection one for streams of others: it sends without delay, and a peer that vanished is noticed.
+///
+/// # Errors
+/// What the kernel says.
+pub fn carry(stream: &TcpStream) -> io::Result<()> {
+    let socket = socket2::SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
+    keep_alive(&socket)
+}
+
+/// Lets the next close of a connection be a reset, so that its peer cannot take it for a clean end.
+pub fn reset_on_close(stream: &TcpStream) {
+    // It fails only where the connection is gone already.
+    let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// How long a connection rests before the kernel asks its peer whether it is still there.
+const ALIVE_AFTER: Duration = Duration::from_secs(60);
+
+fn keep_alive(socket: &Raw) -> io::Result<()> {
+    socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(ALIVE_AFTER))
+}
+
 /// Connects to a listening unix socket.
 ///
 /// # Errors
@@ -156,8 +190,25 @@ fn open(spec: &SocketSpec) -> io::Result<Socket> {
             raw.bind(&(*addr).into())?;
             Ok(Socket::Udp(UdpSocket::from_std(raw.into())))
         }
+        SocketSpec::Tcp { addr, backlog } => open_tcp(*addr, *backlog).map(Socket::Tcp),
         SocketSpec::Unix(path) => open_unix(path).map(Socket::Unix),
     }
+}
+
+fn open_tcp(addr: SocketAddr, backlog: u16) -> io::Result<TcpListener> {
+    let raw = Raw::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
+    if addr.is_ipv6() {
+        raw.set_only_v6(true)?;
+    }
+    // Else connections that ended a minute ago would keep a restarted program from its port.
+    raw.set_reuse_address(true)?;
+    // Accepted connections inherit these, so that none costs a call of its own.
+    raw.set_tcp_nodelay(true)?;
+    keep_alive(&raw)?;
+    raw.set_nonblocking(true)?;
+    raw.bind(&addr.into())?;
+    raw.listen(backlog.into())?;
+    Ok(TcpListener::from_std(raw.into()))
 }
 
 fn open_unix(path: &Path) -> io::Result<UnixListener> {
@@ -191,10 +242,11 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
 
 fn explain(spec: &SocketSpec, error: &io::Error) -> String {
     let hint = match (spec, error.kind()) {
-        (SocketSpec::Udp(_), io::ErrorKind::AddrInUse) => "; another process has this port",
-        (SocketSpec::Udp(_), io::ErrorKind::AddrNotAvailable) => "; this host has no such address",
-        (SocketSpec::Udp(_), io::ErrorKind::PermissionDenied) => "; ports below 1024 need root",
         (SocketSpec::Unix(_), io::ErrorKind::NotFound) => "; its folder does not exist",
+        (SocketSpec::Unix(_), _) => "",
+        (_, io::ErrorKind::AddrInUse) => "; another process has this port",
+        (_, io::ErrorKind::AddrNotAvailable) => "; this host has no such address",
+        (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root",
         _ => "",
     };
     format!("cannot open {spec}: {}{hint}", plain(error))

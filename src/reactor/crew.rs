@@ -45,9 +45,15 @@ impl Reactor {
         }
         let mut failures = Vec::new();
         for (name, mut planned) in changed {
-            let predecessor = self.predecessor(&old, &name, &*planned.service);
-            if let Some(retired) = predecessor.and_then(|at| self.retire(old.remove(at), now)) {
-                planned.service.inherit(retired);
+            if let Some(at) = self.predecessor(&old, &name, &*planned.service) {
+                let id = old.remove(at);
+                let Some(service) = self.keep(id, planned.service, &planned.fingerprint, now) else {
+                    continue;
+                };
+                planned.service = service;
+                if let Some(retired) = self.retire(id, now) {
+                    planned.service.inherit(retired);
+                }
             }
             failures.extend(self.launch(planned, now).err());
         }
@@ -55,6 +61,25 @@ impl Reactor {
             self.services[id.index].draining = true;
         }
         Ok(failures)
+    }
+
+    /// Has a running service take over what `new` was configured to be; gives `new` back if it must be replaced.
+    fn keep(
+        &mut self,
+        id: ServiceId,
+        new: Box<dyn Service>,
+        fingerprint: &str,
+        now: Now,
+    ) -> Option<Box<dyn Service>> {
+        let mut new = Some(new);
+        self.call(id, now, |s, cx| new = new.take().and_then(|new| s.reload(new, cx)));
+        if new.is_none()
+            && let Some(slot) = self.services.get_mut(id.index)
+        {
+            slot.fingerprint = fingerprint.to_owned();
+            slot.name = slot.service.as_ref().map_or_else(String::new, |s| s.name());
+        }
+        new
     }
 
     /// Which of `old` a new service replaces: the one of its name, else one that holds a socket it wants.

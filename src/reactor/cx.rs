@@ -24,7 +24,7 @@ pub struct Cx<'a> {
     pub now: Now,
     /// What rooms share: members, views, counters.
     pub shared: &'a mut Shared,
-    /// Bytes to receive into, [`super::udp::SCRATCH`] of them; worth nothing after the call.
+    /// Bytes to receive into, [`super::SCRATCH`] of them; worth nothing after the call.
     pub scratch: &'a mut [u8],
     core: &'a mut Core,
     me: ServiceId,
@@ -88,6 +88,11 @@ impl<'a> Cx<'a> {
     pub fn deregister(&mut self, source: &mut dyn event::Source, registration: Registration) {
         // It fails only for a source that the kernel has dropped already.
         let _ = source.deregister(&self.core.registry);
+        self.forget(registration);
+    }
+
+    /// Watches no longer a source that its owner is about to close: the kernel forgets it by itself then.
+    pub fn forget(&mut self, registration: Registration) {
         self.core.sources[registration.0] = None;
         self.core.freed.push(registration.0);
     }

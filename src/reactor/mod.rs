@@ -90,8 +90,8 @@ const SIGNALS: Token = Token(usize::MAX - 1);
 const WAKER: Token = Token(usize::MAX - 2);
 const STDERR: Token = Token(usize::MAX - 3);
 
-/// How long services may take to finish after the first TERM.
-const DRAIN: Duration = Duration::from_secs(5);
+/// Bytes of scratch: what one read of a bulk stream is worth, and more than a batch of datagrams takes.
+pub const SCRATCH: usize = 256 << 10;
 
 /// How many busy turns may hold back expiry: what lies in a socket may yet refresh a member.
 const BUSY_TURNS: u32 = 64;
@@ -136,7 +136,7 @@ impl Reactor {
             generation: 0,
             shared: Shared::new([seeds[0], seeds[1]], clock.read().mono),
             clock,
-            scratch: vec![0; udp::SCRATCH].into_boxed_slice(),
+            scratch: vec![0; SCRATCH].into_boxed_slice(),
             planner,
             stop_by: None,
             busy: 0,
@@ -198,7 +198,8 @@ impl Reactor {
             self.event(event, now);
         }
         for (id, key) in std::mem::take(&mut self.core.again) {
-            self.call(id, now, |s, cx| s.ready(key, Ready { readable: true, writable: true }, cx));
+            let ready = Ready { readable: true, writable: true, ..Ready::default() };
+            self.call(id, now, |s, cx| s.ready(key, ready, cx));
         }
         while let Some((id, key)) = self.core.wheel.pop(now.mono.0 / TICK) {
             self.call(id, now, |s, cx| s.timer(key, cx));
@@ -213,7 +214,9 @@ impl Reactor {
             self.reload(now);
         }
         if self.core.stopping && self.stop_by.is_none() {
-            self.stop_by = Some(now.mono.after(DRAIN));
+            let services = self.services.iter().filter_map(|(_, slot)| slot.service.as_ref());
+            let patience = services.map(|s| s.patience()).max().unwrap_or_default();
+            self.stop_by = Some(now.mono.after(patience));
         }
         let idle = self.drain(now);
         for token in self.core.freed.drain(..) {
@@ -239,6 +242,8 @@ impl Reactor {
                 let ready = Ready {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || closed,
+                    ended: event.is_read_closed(),
+                    gone: event.is_error() || event.is_read_closed() && event.is_write_closed(),
                 };
                 self.call(id, now, |s, cx| s.ready(key, ready, cx));
             }

@@ -4,18 +4,23 @@ use super::{Cx, Done, SocketSpec};
 use crate::members::Policy;
 use std::any::Any;
 use std::io;
+use std::time::Duration;
 
 /// A service's own number for a source, a timer or a job.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Key(pub usize);
 
-/// Why a source is ready. With [`Cx::again`] both are set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// Why a source is ready. With [`Cx::again`] the first two are set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Ready {
     /// Reading makes progress, or says why it cannot.
     pub readable: bool,
     /// Writing makes progress, or says why it cannot.
     pub writable: bool,
+    /// The peer has ended its stream: behind what can be read comes the end, and no further event for it.
+    pub ended: bool,
+    /// The connection is gone in both directions: reset, refused, or closed by both.
+    pub gone: bool,
 }
 
 /// What runs in the loop: a role of the configuration, or a part of the program with sockets or timers.
@@ -53,6 +58,13 @@ pub trait Service: Any {
     /// At a reload, before `start`: takes over what it wants from its predecessor of the same name.
     fn inherit(&mut self, _old: Box<dyn Any>) {}
 
+    /// At a reload, asked of the running service before any replacement: takes over what `new`, of the same name, was
+    /// configured to be, without a pause, and so keeps its sources and timers. Sockets that `new` asks for and this one
+    /// has not lie in the bank by now. `Some` gives it back: then this one is stopped, and `new` inherits.
+    fn reload(&mut self, new: Box<dyn Service>, _cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
+        Some(new)
+    }
+
     /// Puts bank sockets back, deregisters everything. Timers and jobs under way are forgotten by the loop.
     fn stop(&mut self, cx: &mut Cx<'_>);
 
@@ -60,6 +72,11 @@ pub trait Service: Any {
     /// until it says `true`; then `stop` follows.
     fn drain(&mut self, _cx: &mut Cx<'_>) -> bool {
         true
+    }
+
+    /// How long [`Service::drain`] may take before the program ends all the same.
+    fn patience(&self) -> Duration {
+        Duration::from_secs(5)
     }
 }
 

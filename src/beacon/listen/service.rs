@@ -139,7 +139,7 @@ impl Service for Listen {
 
     fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
         if key == SOCKET {
-            return self.ready(key, Ready { readable: true, writable: false }, cx);
+            return self.ready(key, Ready { readable: true, ..Ready::default() }, cx);
         }
         self.telling = false;
         match self.ear.drops.opens() {
