@@ -4,4 +4,5 @@
 //! in a TLS ClientHello where the client wants to go.
 
 pub mod hello;
+pub mod pair;
 pub mod ppv2;
