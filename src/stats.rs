@@ -55,11 +55,81 @@ pub enum Counter {
     MemberHearsAgain,
     /// Times the last member up was spared.
     MemberKeptLast,
+    /// Connections that a proxy accepted.
+    ProxyAccepted,
+    /// Accept calls that failed: out of descriptors or memory.
+    ProxyAcceptError,
+    /// Connections tried again with another member or address.
+    ProxyRetry,
+    /// Members taken out for a while after failed connections.
+    ProxyEjected,
+    /// Bytes from clients that servers took.
+    ProxyBytesIn,
+    /// Bytes from servers that clients took.
+    ProxyBytesOut,
+    /// Sessions ended: both streams ended and every byte was passed on.
+    ProxyEndDone,
+    /// Sessions ended: no byte moved for `--idle-timeout`.
+    ProxyEndIdle,
+    /// Sessions ended: one side had ended its stream, and the other kept silent for `--half-close-timeout`.
+    ProxyEndHalfIdle,
+    /// Sessions ended: the client reset its connection.
+    ProxyEndClientReset,
+    /// Sessions ended: the server reset its connection.
+    ProxyEndServerReset,
+    /// Sessions ended: the client went away before it was connected to anything.
+    ProxyEndClientGone,
+    /// Sessions ended: the first flight was not whole within `--hello-timeout`.
+    ProxyEndHelloTimeout,
+    /// Sessions ended: it was the oldest of too many first flights (`--max-hello`).
+    ProxyEndHelloLimit,
+    /// Sessions ended: the PROXY header is none.
+    ProxyEndBadHeader,
+    /// Sessions ended: it begins as TLS, but the ClientHello cannot be routed by.
+    ProxyEndBadHello,
+    /// Sessions ended: the ClientHello is longer than `--hello-size`.
+    ProxyEndTooLong,
+    /// Sessions ended: it is no TLS, and `--require-sni` wants a server name.
+    ProxyEndNotTls,
+    /// Sessions ended: it names no server, and `--require-sni` wants that.
+    ProxyEndNoSni,
+    /// Sessions ended: no route matches.
+    ProxyEndNoRoute,
+    /// Sessions ended: the route says `reject`.
+    ProxyEndRejected,
+    /// Sessions ended: `--deny` or `--allow` keeps the client out.
+    ProxyEndDenied,
+    /// Sessions ended: the program behind `--auth` said no.
+    ProxyEndAuthDenied,
+    /// Sessions ended: the program behind `--auth` did not answer, or not as it must.
+    ProxyEndAuthFailed,
+    /// Sessions ended: the client has too many sessions (`--max-sessions-per-source`).
+    ProxyEndSourceLimit,
+    /// Sessions ended: the balancer has no member that takes sessions.
+    ProxyEndNoMember,
+    /// Sessions ended: a CONNECT needs a host, and the client named none.
+    ProxyEndNoHost,
+    /// Sessions ended: the target's name has no address.
+    ProxyEndResolveFailed,
+    /// Sessions ended: every try to connect failed.
+    ProxyEndConnectFailed,
+    /// Sessions ended: no try to connect had come to an end within `--connect-deadline`.
+    ProxyEndConnectTimeout,
+    /// Sessions ended: the upstream proxy answered the CONNECT with another status than 200.
+    ProxyEndUpstreamRefused,
+    /// Sessions ended: the upstream proxy's answer is none.
+    ProxyEndUpstreamBad,
+    /// Sessions ended: its member went down (`--on-evict`).
+    ProxyEndEvicted,
+    /// Sessions ended: its member said goodbye (`--on-leave`).
+    ProxyEndLeft,
+    /// Sessions ended: the program ended, or the section was removed, before the session did.
+    ProxyEndDrained,
 }
 
 impl Counter {
     /// Every counter with its name, in the order of declaration.
-    pub const ALL: [(Counter, &'static str); 24] = [
+    pub const ALL: [(Counter, &'static str); 59] = [
         (Counter::BeaconReceived, "beacon.received"),
         (Counter::BeaconAccepted, "beacon.accepted"),
         (Counter::BeaconHeartbeat, "beacon.heartbeat"),
@@ -84,6 +154,41 @@ impl Counter {
         (Counter::MemberDeaf, "member.deaf"),
         (Counter::MemberHearsAgain, "member.hears_again"),
         (Counter::MemberKeptLast, "member.kept_last"),
+        (Counter::ProxyAccepted, "proxy.accepted"),
+        (Counter::ProxyAcceptError, "proxy.accept_error"),
+        (Counter::ProxyRetry, "proxy.retry"),
+        (Counter::ProxyEjected, "proxy.ejected"),
+        (Counter::ProxyBytesIn, "proxy.bytes_in"),
+        (Counter::ProxyBytesOut, "proxy.bytes_out"),
+        (Counter::ProxyEndDone, "proxy.end.done"),
+        (Counter::ProxyEndIdle, "proxy.end.idle"),
+        (Counter::ProxyEndHalfIdle, "proxy.end.half_idle"),
+        (Counter::ProxyEndClientReset, "proxy.end.client_reset"),
+        (Counter::ProxyEndServerReset, "proxy.end.server_reset"),
+        (Counter::ProxyEndClientGone, "proxy.end.client_gone"),
+        (Counter::ProxyEndHelloTimeout, "proxy.end.hello_timeout"),
+        (Counter::ProxyEndHelloLimit, "proxy.end.hello_limit"),
+        (Counter::ProxyEndBadHeader, "proxy.end.bad_header"),
+        (Counter::ProxyEndBadHello, "proxy.end.bad_hello"),
+        (Counter::ProxyEndTooLong, "proxy.end.too_long"),
+        (Counter::ProxyEndNotTls, "proxy.end.not_tls"),
+        (Counter::ProxyEndNoSni, "proxy.end.no_sni"),
+        (Counter::ProxyEndNoRoute, "proxy.end.no_route"),
+        (Counter::ProxyEndRejected, "proxy.end.rejected"),
+        (Counter::ProxyEndDenied, "proxy.end.denied"),
+        (Counter::ProxyEndAuthDenied, "proxy.end.auth_denied"),
+        (Counter::ProxyEndAuthFailed, "proxy.end.auth_failed"),
+        (Counter::ProxyEndSourceLimit, "proxy.end.source_limit"),
+        (Counter::ProxyEndNoMember, "proxy.end.no_member"),
+        (Counter::ProxyEndNoHost, "proxy.end.no_host"),
+        (Counter::ProxyEndResolveFailed, "proxy.end.resolve_failed"),
+        (Counter::ProxyEndConnectFailed, "proxy.end.connect_failed"),
+        (Counter::ProxyEndConnectTimeout, "proxy.end.connect_timeout"),
+        (Counter::ProxyEndUpstreamRefused, "proxy.end.upstream_refused"),
+        (Counter::ProxyEndUpstreamBad, "proxy.end.upstream_bad"),
+        (Counter::ProxyEndEvicted, "proxy.end.evicted"),
+        (Counter::ProxyEndLeft, "proxy.end.left"),
+        (Counter::ProxyEndDrained, "proxy.end.drained"),
     ];
 
     /// The dotted name, as `beacon.drop.mac_mismatch`.
@@ -94,9 +199,15 @@ impl Counter {
 }
 
 /// The values of all counters.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Stats {
     counts: [u64; Counter::ALL.len()],
+}
+
+impl Default for Stats {
+    fn default() -> Stats {
+        Stats { counts: [0; Counter::ALL.len()] }
+    }
 }
 
 impl Stats {
