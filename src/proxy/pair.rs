@@ -33,6 +33,15 @@ impl Side {
             Side::Server => Side::Client,
         }
     }
+
+    /// Its place where there is one for each side.
+    #[must_use]
+    pub fn at(self) -> usize {
+        match self {
+            Side::Client => 0,
+            Side::Server => 1,
+        }
+    }
 }
 
 /// What the caller is to do next.
@@ -99,11 +108,17 @@ enum Phase {
 }
 
 impl Pair {
-    /// Two connections of which nothing is known yet; `held` bytes of the client's have been read already.
+    /// Two connections of which nothing is known yet.
     #[must_use]
-    pub fn new(held: usize) -> Pair {
-        let client = Leg { held, ..Leg::default() };
-        Pair { client, server: Leg::default(), first: Side::Client, over: None }
+    #[expect(clippy::new_without_default, reason = "one for each session, never by default")]
+    pub fn new() -> Pair {
+        Pair { client: Leg::default(), server: Leg::default(), first: Side::Client, over: None }
+    }
+
+    /// `count` bytes are owed to the other that were not read from `side` just now: its first flight, or what is to
+    /// stand in front of it.
+    pub fn owe(&mut self, side: Side, count: usize) {
+        self.leg_mut(side).held += count;
     }
 
     /// What can be done on a side, by an event: it can be read, it can be written, the end of its stream has come.
@@ -207,6 +222,12 @@ impl Pair {
     #[must_use]
     pub fn held(&self, from: Side) -> usize {
         self.leg(from).held
+    }
+
+    /// Whether there may be something to read from a side.
+    #[must_use]
+    pub fn has_news(&self, side: Side) -> bool {
+        self.leg(side).readable
     }
 
     /// Whether a side can be written to, as far as is known.
@@ -360,14 +381,14 @@ mod tests {
     impl Proxy {
         fn new(client: Vec<Act>, server: Vec<Act>) -> Proxy {
             let peer = |script: Vec<Act>| Peer { script: script.into(), ..Peer::default() };
-            let mut pair = Pair::new(0);
+            let mut pair = Pair::new();
             pair.event(Side::Client, false, true, false);
             pair.event(Side::Server, false, true, false);
             Proxy { pair, peers: [peer(client), peer(server)], steps: 0 }
         }
 
         fn peer(&mut self, side: Side) -> &mut Peer {
-            &mut self.peers[usize::from(side == Side::Server)]
+            &mut self.peers[side.at()]
         }
 
         /// The next act of a side; `false` when its script is done.
@@ -547,7 +568,8 @@ mod tests {
 
     #[test]
     fn what_was_read_before_is_owed_to_the_server() {
-        let mut pair = Pair::new(10);
+        let mut pair = Pair::new();
+        pair.owe(Side::Client, 10);
         assert_eq!(pair.next(), Step::Wait);
         pair.event(Side::Client, true, true, true);
         pair.event(Side::Server, false, true, false);

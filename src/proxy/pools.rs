@@ -1,0 +1,222 @@
+//! The balancers that a proxy's routes lead to, each with its pool: the member table's levels carried over, and what
+//! becomes of the sessions of a member that goes.
+
+use super::balance::{Choice, Config, Member, Pool, SEED};
+use crate::clock::{Mono, Now};
+use crate::members::{BalancerId, MemberId, State};
+use crate::shared::Shared;
+use crate::sinks::{Refused, address};
+use crate::url::Url;
+use crate::views::{SinkId, ViewState};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// All pools of a proxy. One that no route leads to any more stays for the sessions that it has.
+#[derive(Debug)]
+pub struct Pools {
+    /// The proxy's name, under which `status` shows what it makes of members.
+    sink: String,
+    config: Config,
+    pools: Vec<Entry>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    balancer: String,
+    pool: Pool,
+    /// What the table called the balancer when it was last looked at, and how often its members had changed.
+    seen: Option<(BalancerId, u64)>,
+    /// Members whose host is a name.
+    refused: Vec<(MemberId, Refused)>,
+    /// Members are left out for now: a fresh announcement shortens that.
+    ejected_until: Mono,
+}
+
+impl Pools {
+    /// None yet.
+    #[must_use]
+    pub fn new(sink: String, config: Config) -> Pools {
+        Pools { sink, config, pools: Vec::new() }
+    }
+
+    /// Puts other rules in force.
+    pub fn reconfigure(&mut self, config: Config) {
+        self.config = config;
+        for entry in &mut self.pools {
+            entry.pool.reconfigure(config);
+        }
+    }
+
+    /// The number of a balancer's pool; it is made if it is not there.
+    pub fn of(&mut self, balancer: &str) -> usize {
+        let known = self.pools.iter().position(|entry| entry.balancer == balancer);
+        known.unwrap_or_else(|| {
+            self.pools.push(Entry {
+                balancer: balancer.to_owned(),
+                pool: Pool::new(self.config, SEED),
+                seen: None,
+                refused: Vec::new(),
+                ejected_until: Mono::ZERO,
+            });
+            self.pools.len() - 1
+        })
+    }
+
+    /// Carries over what has changed in the table. Whether anything had.
+    pub fn refresh(&mut self, shared: &mut Shared, now: Now) -> bool {
+        let mut changed = false;
+        for entry in &mut self.pools {
+            changed |= entry.refresh(&self.sink, shared, now);
+        }
+        changed
+    }
+
+    /// Chooses a member that was not tried.
+    pub fn pick(
+        &mut self,
+        at: usize,
+        key: &[u8],
+        tried: &[MemberId],
+        shared: &mut Shared,
+        now: Now,
+        random: u64,
+    ) -> Option<Choice> {
+        let entry = self.pools.get_mut(at)?;
+        if now.mono < entry.ejected_until {
+            entry.carry(shared, now);
+        }
+        entry.pool.pick(key, tried, now.mono, random)
+    }
+
+    /// A session is being connected to a member.
+    pub fn opened(&mut self, (at, member): (usize, MemberId)) {
+        if let Some(entry) = self.pools.get_mut(at) {
+            entry.pool.opened(member);
+        }
+    }
+
+    /// It ended, having moved so many bytes from and to its client.
+    pub fn closed(&mut self, (at, member): (usize, MemberId), bytes: (u64, u64)) {
+        if let Some(entry) = self.pools.get_mut(at) {
+            entry.pool.closed(member, bytes.0, bytes.1);
+        }
+    }
+
+    /// It was connected.
+    pub fn connected(&mut self, (at, member): (usize, MemberId), now: Mono) {
+        if let Some(entry) = self.pools.get_mut(at) {
+            entry.pool.connected(member, now);
+        }
+    }
+
+    /// It could not be connected. If the member is left out for a while now: its url, and for how long.
+    pub fn failed(
+        &mut self,
+        (at, member): (usize, MemberId),
+        shared: &mut Shared,
+        now: Now,
+    ) -> Option<(String, Duration)> {
+        let entry = self.pools.get_mut(at)?;
+        let time = entry.pool.failed(member, now.mono)?;
+        entry.ejected_until = entry.ejected_until.max(now.mono.after(time));
+        let (balancer, _) = entry.seen?;
+        let url = shared.members.get(balancer, member)?.url_text().into_owned();
+        entry.show(&self.sink, shared, now.mono);
+        Some((url, time))
+    }
+
+    /// Whether a member may keep its sessions; if not, how it went.
+    #[must_use]
+    pub fn state(&self, (at, member): (usize, MemberId), shared: &Shared) -> State {
+        let entry = self.pools.get(at).and_then(|entry| entry.seen);
+        let known = entry.and_then(|(balancer, _)| shared.members.get(balancer, member));
+        known.map_or(State::Down, |member| member.state())
+    }
+
+    /// A member's url, while the table has it.
+    #[must_use]
+    pub fn url(&self, (at, member): (usize, MemberId), shared: &Shared) -> Option<String> {
+        let (balancer, _) = self.pools.get(at)?.seen?;
+        Some(shared.members.get(balancer, member)?.url_text().into_owned())
+    }
+
+    /// The accounts of all members: number of the pool, and its row.
+    pub fn rows(&self, now: Mono) -> impl Iterator<Item = (usize, super::balance::Row)> {
+        self.pools.iter().enumerate().flat_map(move |(at, entry)| entry.pool.rows(now).map(move |row| (at, row)))
+    }
+
+    /// Takes back what `status` shows.
+    pub fn withdraw(&self, shared: &mut Shared) {
+        for (balancer, _) in self.pools.iter().filter_map(|entry| entry.seen) {
+            let sink = shared.views.sink(&self.sink, balancer);
+            shared.views.remove(sink);
+        }
+    }
+}
+
+impl Entry {
+    fn refresh(&mut self, sink: &str, shared: &mut Shared, now: Now) -> bool {
+        let Some(balancer) = shared.members.find(&self.balancer) else {
+            let was = self.seen.take().is_some();
+            self.pool.sync(std::iter::empty(), now.mono);
+            return was;
+        };
+        let seen = (balancer, shared.members.revision(balancer));
+        if self.seen == Some(seen) {
+            return false;
+        }
+        self.seen = Some(seen);
+        self.carry(shared, now);
+        self.show(sink, shared, now.mono);
+        true
+    }
+
+    /// Carries the levels over.
+    fn carry(&mut self, shared: &Shared, now: Now) {
+        let Some((balancer, _)) = self.seen else { return };
+        let mut members = Vec::with_capacity(shared.members.count(balancer));
+        self.refused.clear();
+        for (id, member) in shared.members.members(balancer) {
+            match reach(member.url()) {
+                Ok(addr) => members.push(Member {
+                    id,
+                    addr,
+                    weight: member.weight(),
+                    up: member.state() == State::Up,
+                    last_seen: member.last_seen(),
+                }),
+                Err(refused) => self.refused.push((id, refused)),
+            }
+        }
+        self.pool.sync(members.into_iter(), now.mono);
+    }
+
+    /// Shows what the proxy makes of each member.
+    fn show(&self, sink: &str, shared: &mut Shared, now: Mono) {
+        let Some((balancer, _)) = self.seen else { return };
+        let sink: SinkId = shared.views.sink(sink, balancer);
+        for (id, refused) in &self.refused {
+            shared.views.set(sink, *id, ViewState::Refused, Some(&refused.to_string()));
+        }
+        for row in self.pool.rows(now) {
+            let up = shared.members.get(balancer, row.id).map(|member| (member.state(), member.weight()));
+            let (state, error) = match up {
+                None => continue,
+                Some((State::Up, 0)) => (ViewState::Draining, None),
+                Some((State::Up, _)) if row.ejected_for.is_some() => {
+                    (ViewState::Down, Some("connections to it failed"))
+                }
+                Some((State::Up, _)) => (ViewState::Up, None),
+                Some(_) if row.open > 0 => (ViewState::Draining, None),
+                Some(_) => (ViewState::Down, None),
+            };
+            shared.views.set(sink, row.id, state, error);
+        }
+    }
+}
+
+/// The address that a member's url leads to.
+fn reach(url: &[u8]) -> Result<SocketAddr, Refused> {
+    // The table holds what admission passed, so it parses.
+    Url::parse(url).map_err(|_| Refused::HostName).and_then(|url| address(&url))
+}

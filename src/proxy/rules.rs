@@ -1,0 +1,23 @@
+//! What a configuration comes to for sessions: a session keeps the rules that it came in under.
+
+use super::access::Access;
+use super::routes::Routes;
+use super::settings::Settings;
+use super::tunnel::Template;
+
+/// The rules of a proxy.
+#[derive(Debug)]
+pub struct Rules {
+    /// The options.
+    pub settings: Settings,
+    /// Where sessions go.
+    pub routes: Routes,
+    /// For each route, its row in the ledger.
+    pub rows: Vec<usize>,
+    /// Who may in.
+    pub access: Access,
+    /// The headers for an upstream proxy.
+    pub headers: Template,
+    /// This host's name.
+    pub hostname: String,
+}

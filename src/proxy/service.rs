@@ -1,0 +1,369 @@
+//! The proxy at work: its listener, its sessions, and the loop's calls handed to those who know what to do.
+//!
+//! - `door`: connections come in, within limits. `opening`: what their first flight says, who may in, which route.
+//! - `dial`: a server is found and connected, an upstream proxy asked. `relay`: bytes flow.
+//! - `ending`: a session ends, and leaves its line.
+
+use super::access::PerSource;
+use super::balance;
+use super::dump::Ring;
+use super::ledger::Ledger;
+use super::pair::Side;
+use super::pools::Pools;
+use super::relay::Means;
+use super::rules::Rules;
+use super::session::{Leg, Session, Stage};
+use super::settings::{OnEnd, Settings};
+use super::splice::Pipes;
+use super::upstreams::Upstreams;
+use super::verdict::Cache;
+use super::routes::Target;
+use crate::bytes::LogGate;
+use crate::clock::Mono;
+use crate::members::State;
+use crate::reactor::bank::plain;
+use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::wheel::TimerId;
+use mio::Interest;
+use mio::net::TcpListener;
+use slab::Slab;
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A proxy: one address where it listens, and the sessions that came in there.
+pub struct Proxy {
+    pub(super) address: SocketAddr,
+    pub(super) rules: Rc<Rules>,
+    pub(super) door: Option<(TcpListener, Registration)>,
+    /// Out of descriptors: when to accept again.
+    pub(super) breath: Option<TimerId>,
+    /// The program or a reload ends this proxy: no session comes in any more.
+    pub(super) leaving: bool,
+    /// How many sessions there may be.
+    pub(super) limit: usize,
+    /// Connections wait in the kernel because there are that many.
+    pub(super) full: bool,
+    pub(super) sessions: Slab<Session>,
+    pub(super) next_id: u64,
+    /// Sessions at their first flight, the oldest first; some may be past it by now.
+    pub(super) hellos: VecDeque<(usize, u64)>,
+    /// How many of them are.
+    pub(super) at_hello: usize,
+    pub(super) sources: PerSource,
+    pub(super) pools: Pools,
+    pub(super) upstreams: Upstreams,
+    pub(super) answers: Cache<Target>,
+    pub(super) ledger: Ledger,
+    pub(super) dumps: Ring,
+    pub(super) means: Means,
+    pub(super) complaints: LogGate,
+}
+
+/// The listener's source, and the timer of its breath.
+pub(super) const LISTENER: Key = Key(0);
+/// The timer of the end of draining.
+const DRAINED: Key = Key(1);
+
+/// What a key of a session stands for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    Client,
+    Server,
+    /// There is more to relay.
+    Run,
+    /// The connection to the program behind `--auth`.
+    Hook,
+}
+
+/// The key of a session's part. A timer of the session has that of its client.
+pub(super) fn key(at: usize, part: Part) -> Key {
+    Key((at + 1) * 4 + part as usize)
+}
+
+impl Proxy {
+    /// A proxy that has not started, at an address and under rules whose routes have no rows yet.
+    #[must_use]
+    pub fn new(address: SocketAddr, rules: Rules) -> Proxy {
+        let settings = &rules.settings;
+        Proxy {
+            address,
+            door: None,
+            breath: None,
+            leaving: false,
+            limit: 0,
+            full: false,
+            sessions: Slab::new(),
+            next_id: 1,
+            hellos: VecDeque::new(),
+            at_hello: 0,
+            sources: PerSource::new(settings.max_sessions_per_source),
+            pools: Pools::new(format!("proxy:{address}"), pool_config(settings)),
+            upstreams: Upstreams::default(),
+            answers: Cache::new(cache_time(settings)),
+            ledger: Ledger::default(),
+            dumps: Ring::new(settings.dump.as_ref().map_or(1, |dump| dump.files)),
+            means: Means { pipes: Pipes::new(PIPES), held: 0, most_held: settings.max_buffered },
+            complaints: LogGate::new(Duration::from_secs(1)),
+            rules: Rc::new(rules),
+        }
+    }
+
+    fn spec(&self) -> SocketSpec {
+        SocketSpec::Tcp { addr: self.address, backlog: self.rules.settings.backlog }
+    }
+
+    /// Puts rules in force: their routes get rows, their balancers pools.
+    fn govern(&mut self, mut rules: Rules, cx: &mut Cx<'_>) {
+        let routes = rules.routes.iter();
+        rules.rows = self.ledger.list(routes.map(|r| (r.matches.to_string(), &r.target as &dyn ToString)));
+        let settings = &rules.settings;
+        self.sources.set_limit(settings.max_sessions_per_source);
+        self.pools.reconfigure(pool_config(settings));
+        for balancer in rules.routes.balancers() {
+            self.pools.of(balancer);
+        }
+        self.means.most_held = settings.max_buffered;
+        self.limit = session_limit(settings);
+        self.rules = Rc::new(rules);
+        self.pools.refresh(cx.shared, cx.now);
+    }
+
+    fn open_door(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
+        let Socket::Tcp(mut listener) = cx.take_socket(&self.spec())? else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        let at = listener.local_addr()?;
+        let registration = cx.register(&mut listener, LISTENER, Interest::READABLE)?;
+        self.door = Some((listener, registration));
+        log::info!(target: "proxy", "listening for connections on {at} (up to {} sessions)", self.limit);
+        Ok(())
+    }
+
+    fn close_door(&mut self, spec: &SocketSpec, cx: &mut Cx<'_>) {
+        if let Some((mut listener, registration)) = self.door.take() {
+            cx.deregister(&mut listener, registration);
+            cx.give_back(spec, Socket::Tcp(listener));
+        }
+    }
+
+    /// An event of one of a session's connections.
+    fn leg_ready(&mut self, at: usize, side: Side, ready: Ready, cx: &mut Cx<'_>) {
+        let Some(session) = self.sessions.get_mut(at) else { return };
+        session.pair.event(side, ready.readable, ready.writable, ready.ended);
+        match (session.stage, side) {
+            (Stage::Relay, _) => {
+                if ready.gone {
+                    session.look_for_reset(side);
+                }
+                self.relay(at, cx);
+            }
+            (Stage::Flight, Side::Client) => self.read_flight(at, cx),
+            (_, Side::Client) if ready.gone => self.client_gone(at, cx),
+            (_, Side::Client) => {}
+            (Stage::Connect, Side::Server) => self.connecting(at, ready, cx),
+            (Stage::Answer, Side::Server) => self.answering(at, cx),
+            (_, Side::Server) => {}
+        }
+    }
+
+    /// Sees to it that the session's timer goes off at its deadline, or before.
+    pub(super) fn watch(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let Some(session) = self.sessions.get_mut(at) else { return };
+        let due = session.due(&self.rules.settings);
+        if session.timer.as_ref().is_some_and(|(_, armed)| *armed <= due) {
+            return;
+        }
+        if let Some((timer, _)) = session.timer.take() {
+            cx.cancel(timer);
+        }
+        if due < Mono::NEVER {
+            session.timer = Some((cx.arm(key(at, Part::Client), due), due));
+        }
+    }
+
+    /// A member may have gone, or returned: its sessions end when the options say so.
+    fn judge_members(&mut self, cx: &mut Cx<'_>) {
+        let settings = &self.rules.settings;
+        let mut cut = Vec::new();
+        for (at, session) in &mut self.sessions {
+            let Some(member) = session.facts.member.filter(|_| session.stage == Stage::Relay) else { continue };
+            let on_end = match self.pools.state(member, cx.shared) {
+                State::Up => OnEnd::Keep,
+                State::Down => settings.on_evict,
+                State::Left => settings.on_leave,
+            };
+            let deadline = match on_end {
+                OnEnd::Keep => Mono::NEVER,
+                OnEnd::Cut => cx.now.mono,
+                OnEnd::Drain(time) => session.deadline.min(cx.now.mono.after(time)),
+            };
+            if deadline != std::mem::replace(&mut session.deadline, deadline) {
+                cut.push(at);
+            }
+        }
+        for at in cut {
+            self.session_timer(at, cx);
+        }
+    }
+}
+
+impl Session {
+    /// The time at which something must be done about it, if nothing moves until then.
+    fn due(&self, settings: &Settings) -> Mono {
+        if self.stage != Stage::Relay {
+            return self.deadline;
+        }
+        self.deadline.min(self.silent_until(settings))
+    }
+
+    /// When it has been silent for too long.
+    pub(super) fn silent_until(&self, settings: &Settings) -> Mono {
+        let half = self.pair.is_half_closed();
+        let time = if half { settings.half_close_timeout } else { settings.idle_timeout };
+        time.map_or(Mono::NEVER, |time| self.active.after(time))
+    }
+
+    /// The connection of a side is gone in both directions: by a reset, or by two ends.
+    fn look_for_reset(&mut self, side: Side) {
+        let error = self.stream(side).and_then(|stream| stream.take_error().ok().flatten());
+        if let Some(error) = error {
+            self.pair.reset(side, super::relay::is_after_end(error.kind()));
+        }
+    }
+
+    /// The leg of a side, to be watched no longer.
+    pub(super) fn legs(self) -> (Leg, Option<Leg>) {
+        (self.client, self.server)
+    }
+}
+
+impl Service for Proxy {
+    fn name(&self) -> String {
+        format!("proxy:{}", self.address)
+    }
+
+    fn sockets(&self) -> Vec<SocketSpec> {
+        vec![self.spec()]
+    }
+
+    fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
+        let rules = Rc::into_inner(std::mem::replace(&mut self.rules, Rc::new(Rules::none())));
+        self.govern(rules.unwrap_or_else(Rules::none), cx);
+        self.resume_dumps();
+        self.open_door(cx)
+    }
+
+    fn ready(&mut self, key: Key, ready: Ready, cx: &mut Cx<'_>) {
+        let Some(at) = (key.0 / 4).checked_sub(1) else { return self.accept(cx) };
+        match key.0 % 4 {
+            0 => self.leg_ready(at, Side::Client, ready, cx),
+            1 => self.leg_ready(at, Side::Server, ready, cx),
+            2 => self.relay(at, cx),
+            _ => self.hook_ready(at, cx),
+        }
+    }
+
+    fn timer(&mut self, key: Key, cx: &mut Cx<'_>) {
+        match key {
+            LISTENER => {
+                self.breath = None;
+                self.accept(cx);
+            }
+            DRAINED => self.end_all(cx),
+            Key(key) => {
+                if let Some(session) = self.sessions.get_mut(key / 4 - 1) {
+                    session.timer = None;
+                    self.session_timer(key / 4 - 1, cx);
+                }
+            }
+        }
+    }
+
+    fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
+        match result {
+            Done::Resolved(found) => self.resolved(key.0, found, cx),
+            Done::Written(result) => {
+                self.dumps.written(key.0);
+                if let Err(e) = result
+                    && self.complaints.pass(cx.now.mono).is_some()
+                {
+                    log::warn!(target: "proxy", "cannot write a dump: {}", plain(&e));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn members_changed(&mut self, cx: &mut Cx<'_>) {
+        if self.pools.refresh(cx.shared, cx.now) {
+            self.judge_members(cx);
+        }
+    }
+
+    fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
+        if !(&*new as &dyn Any).is::<Proxy>() || self.leaving {
+            return Some(new);
+        }
+        let Ok(new) = (new as Box<dyn Any>).downcast::<Proxy>() else { return None };
+        let old = self.spec();
+        let Some(rules) = Rc::into_inner(new.rules) else { return None };
+        self.address = new.address;
+        self.answers = Cache::new(cache_time(&rules.settings));
+        self.dumps = Ring::new(rules.settings.dump.as_ref().map_or(1, |dump| dump.files));
+        self.govern(rules, cx);
+        self.resume_dumps();
+        if self.spec() != old {
+            self.accept(cx); // what the kernel has taken for the old socket
+            self.close_door(&old, cx);
+            if let Err(e) = self.open_door(cx) {
+                log::error!(target: "proxy", "cannot listen on {}: {}", self.address, plain(&e));
+            }
+        }
+        self.judge_members(cx);
+        None
+    }
+
+    fn stop(&mut self, cx: &mut Cx<'_>) {
+        self.end_all(cx);
+        let spec = self.spec();
+        self.close_door(&spec, cx);
+        self.pools.withdraw(cx.shared);
+    }
+
+    fn drain(&mut self, cx: &mut Cx<'_>) -> bool {
+        if !self.leaving {
+            self.accept(cx); // whom the kernel has let in already
+            self.leaving = true;
+            let spec = self.spec();
+            self.close_door(&spec, cx);
+            if !self.sessions.is_empty() {
+                log::info!(target: "proxy", "{}: {} sessions go on for up to {:?}",
+                    self.address, self.sessions.len(), self.rules.settings.drain_timeout);
+                cx.arm(DRAINED, cx.now.mono.after(self.rules.settings.drain_timeout));
+            }
+        }
+        self.sessions.is_empty()
+    }
+
+    fn patience(&self) -> Duration {
+        self.rules.settings.drain_timeout
+    }
+}
+
+/// The most pipes that streams in bulk are lent: two descriptors each.
+const PIPES: usize = 128;
+
+/// Descriptors for everything that is no session of ours.
+const SPARE: u64 = 64;
+
+fn pool_config(settings: &Settings) -> balance::Config {
+    balance::Config { how: settings.balance, slow_start: settings.slow_start }
+}
+
+fn cache_time(settings: &Settings) -> Duration {
+    settings.auth.as_ref().map_or(Duration::ZERO, |auth| auth.cache)
+}
