@@ -1,7 +1,11 @@
-//! The built-in TCP proxy: what a session's first bytes say.
+//! The built-in TCP proxy: what a session's first bytes say, and how it goes on through another
+//! proxy.
 //!
 //! [`ppv2`] reads and writes the header by which a proxy in front, or behind, is told who the client is; [`hello`] finds
-//! in a TLS ClientHello where the client wants to go.
+//! in a TLS ClientHello where the client wants to go; [`dump`] keeps those of both that were refused. [`tunnel`]
+//! takes a session through an HTTP proxy.
 
+pub mod dump;
 pub mod hello;
 pub mod ppv2;
+pub mod tunnel;
