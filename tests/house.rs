@@ -36,6 +36,7 @@ const STATE: &[&str] = &[
     "secret/mod.rs",
     "members/",
     "proxy/dump.rs",
+    "proxy/verdict/",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
     "sinks/haproxy/machine/",
