@@ -1,4 +1,4 @@
-//! Bytes as text and back: hex, percent-escapes, JSON strings. And the gate that keeps a log line from becoming
+//! Bytes as text and back: hex, dumps, percent-escapes, JSON strings. And the gate that keeps a log line from becoming
 //! a flood. Pure; no sockets, no clock.
 
 use crate::clock::Mono;
@@ -66,12 +66,50 @@ impl fmt::Display for JsonStr<'_> {
             match c {
                 '"' => f.write_str("\\\"")?,
                 '\\' => f.write_str("\\\\")?,
-                // Beyond what JSON asks for: DEL and the C1 controls, which some terminals obey.
-                c if c.is_control() => write!(f, "\\u{:04x}", u32::from(c))?,
+                // Beyond what JSON asks for: DEL and the C1 controls, which some terminals obey, and the two characters
+                // at which some readers end a line.
+                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
+                    write!(f, "\\u{:04x}", u32::from(c))?;
+                }
                 c => f.write_char(c)?,
             }
         }
         f.write_char('"')
+    }
+}
+
+/// Shows bytes for reading as hex and ASCII, in rows of 16 without a line end behind the last; a last row says how many
+/// bytes beyond [`HexDump::MOST`] are left out.
+///
+/// ```text
+/// 0000  16 03 01 02 00 01 00 01 fc 03 03 6b 00 a3 5c 0d  |...........k..\.|
+/// 0010  61 62                                            |ab|
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct HexDump<'a>(pub &'a [u8]);
+
+impl HexDump<'_> {
+    /// The most bytes that are shown.
+    pub const MOST: usize = 1024;
+    const ROW: usize = 16;
+}
+
+impl fmt::Display for HexDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (shown, more) = self.0.split_at(self.0.len().min(HexDump::MOST));
+        for (nth, row) in shown.chunks(HexDump::ROW).enumerate() {
+            let line_end = if nth == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{:04x} ", nth * HexDump::ROW)?;
+            for b in row {
+                write!(f, " {b:02x}")?;
+            }
+            write!(f, "{:1$}  |", "", 3 * (HexDump::ROW - row.len()))?;
+            for &b in row {
+                f.write_char(if b.is_ascii_graphic() || b == b' ' { b.into() } else { '.' })?;
+            }
+            f.write_char('|')?;
+        }
+        if more.is_empty() { Ok(()) } else { write!(f, "\n… {} more", more.len()) }
     }
 }
 
@@ -173,6 +211,33 @@ mod tests {
         assert_eq!(Printable(b"a b%\n").to_string(), "a b%25%0A");
         assert_eq!(JsonStr("a\"\\\n\u{e9}").to_string(), "\"a\\\"\\\\\\u000a\u{e9}\"");
         assert_eq!(JsonStr("\u{7f}\u{9b}2J").to_string(), r#""\u007f\u009b2J""#);
+        assert_eq!(JsonStr("\u{2028}\u{2029}\u{202a}").to_string(), "\"\\u2028\\u2029\u{202a}\"");
+    }
+
+    #[test]
+    fn a_dump_has_rows_of_sixteen() {
+        let hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03k\x00\xa3\\\rab |\x7f";
+        assert_eq!(
+            HexDump(hello).to_string(),
+            "0000  16 03 01 02 00 01 00 01 fc 03 03 6b 00 a3 5c 0d  |...........k..\\.|\n\
+             0010  61 62 20 7c 7f                                   |ab |.|"
+        );
+        assert_eq!(HexDump(b"").to_string(), "");
+        assert_eq!(HexDump(&[0x41; 16]).to_string().lines().count(), 1);
+    }
+
+    #[test]
+    fn a_dump_is_bounded() {
+        let full = HexDump(&[0xff; HexDump::MOST]).to_string();
+        assert_eq!(full.lines().count(), 64);
+        assert!(full.lines().last().unwrap().starts_with("03f0  ff"), "{full}");
+        let more = HexDump(&[0xff; HexDump::MOST + 7]).to_string();
+        assert_eq!(more, format!("{full}\n… 7 more"));
+        for n in 0..40 {
+            let bytes: Vec<u8> = (200..).take(n).collect();
+            let read = |row: &str| from_hex(&row[5..53].replace(' ', "")).unwrap();
+            assert_eq!(HexDump(&bytes).to_string().lines().flat_map(read).collect::<Vec<_>>(), bytes);
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::beacon::admission::Admission;
 use crate::clock::Now;
 use crate::members::Changes;
 use crate::reactor::bank::plain;
-use crate::reactor::offload::replace_file;
+use crate::reactor::offload::{Care, replace_file};
 use crate::reactor::{Cx, Done, Job, Key, Service};
 use crate::shared::Shared;
 use crate::state_text;
@@ -125,7 +125,11 @@ impl State {
         if self.writing.is_some() || changes == self.written {
             return;
         }
-        let job = Job::WriteFile { path: self.path.clone(), bytes: cx.shared.members.snapshot(cx.now) };
+        let job = Job::WriteFile {
+            path: self.path.clone(),
+            bytes: cx.shared.members.snapshot(cx.now),
+            care: Care::STATE,
+        };
         match cx.offload(WRITTEN, job) {
             Ok(()) => self.writing = Some(changes),
             Err(_) => self.gather(RETRY, cx),
@@ -206,7 +210,7 @@ impl Service for State {
             return;
         }
         // The last write cannot wait for the helper; nothing else is left to run.
-        let result = replace_file(&self.path, ".last", &cx.shared.members.snapshot(cx.now));
+        let result = replace_file(&self.path, ".last", &cx.shared.members.snapshot(cx.now), Care::STATE);
         let path = self.path.clone();
         self.judge(&result, &path);
     }

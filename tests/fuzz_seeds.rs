@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 12] = [
+const TARGETS: [Target; 13] = [
     ("admission", beacon::admission::fuzz_admission),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
@@ -22,6 +22,7 @@ const TARGETS: [Target; 12] = [
     ("ppv2", proxy::ppv2::fuzz_ppv2),
     ("secret", secret::fuzz_secret),
     ("state", state_text::fuzz_state),
+    ("verdict", proxy::verdict::fuzz_verdict),
 ];
 
 /// More than the seeds: each shortened and with one byte changed, for what a fuzzer would try first.

@@ -3,7 +3,7 @@
 #![cfg(feature = "proxy")]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test's way to fail")]
 
-#[path = "oracle/ppv2.rs"]
+#[path = "oracles/ppv2.rs"]
 mod oracle;
 
 use beacond::bytes::{Escaped, from_hex, to_hex};

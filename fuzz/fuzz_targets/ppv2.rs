@@ -2,7 +2,7 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../tests/oracle/ppv2.rs"]
+#[path = "../../tests/oracles/ppv2.rs"]
 mod oracle;
 
 fuzz_target!(|data: &[u8]| {

@@ -9,7 +9,7 @@ mod connection;
 use super::health::{Change, Check, Gate, HealthConfig};
 use crate::clock::Mono;
 use crate::config::values::show_duration;
-use crate::http1::{HttpUrl, Reader};
+use crate::http1::{Asked, HttpUrl, Reader};
 use crate::process::{self, Child};
 use crate::reactor::bank::plain;
 use crate::reactor::{Cx, Job, Key};
@@ -259,7 +259,7 @@ impl Probe {
         };
         match (failed, &self.config.check) {
             (None, Check::Http(url)) => {
-                let (unsent, reader) = (question(url), Reader::new(false, 0));
+                let (unsent, reader) = (question(url), Reader::new(Asked::Body, 0));
                 self.ask(connection, unsent, reader, cx)
             }
             (None, _) => {

@@ -18,12 +18,14 @@
 //! Nothing here opens a connection, follows a redirect, decompresses, or reads a clock.
 
 mod chunked;
+mod fuzz;
 mod headers;
 mod request;
 mod response;
 mod url;
 
+pub use fuzz::fuzz_http1;
 pub use headers::Headers;
 pub use request::{BadRequest, Request};
-pub use response::{Error, MAX_HEAD, MAX_HEADERS, Progress, Reader, Response, fuzz_http1};
+pub use response::{Asked, Error, MAX_HEAD, MAX_HEADERS, Progress, Reader, Response};
 pub use url::HttpUrl;

@@ -19,14 +19,26 @@ pub struct Response {
     /// The body, without transfer coding.
     pub body: Vec<u8>,
     /// Whether the server lets the connection be used again. Bytes beyond the response say otherwise: nobody asked
-    /// for them, so close.
+    /// for them, so close. Never true where the connection has become a tunnel.
     pub keep_alive: bool,
+}
+
+/// What was asked, as far as the end of its response depends on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Asked {
+    /// GET, POST and the like: a body may follow.
+    Body,
+    /// HEAD: the response says how long a body would be, and has none.
+    Head,
+    /// CONNECT: with a 2xx the connection becomes a tunnel right behind the head, whatever lengths that tells (RFC 9110
+    /// section 9.3.6); any other response is as to a GET.
+    Connect,
 }
 
 /// Reads one response. Make a new one for each request.
 #[derive(Debug)]
 pub struct Reader {
-    to_head: bool,
+    asked: Asked,
     body_limit: usize,
     state: State,
     section: Section,
@@ -107,12 +119,11 @@ enum State {
 }
 
 impl Reader {
-    /// A reader for the answer to one request: `to_head` if that was a HEAD, which is answered without a body;
-    /// `body_limit` bytes of body at most.
+    /// A reader for the answer to one request: `body_limit` bytes of body at most.
     #[must_use]
-    pub fn new(to_head: bool, body_limit: usize) -> Reader {
+    pub fn new(asked: Asked, body_limit: usize) -> Reader {
         Reader {
-            to_head,
+            asked,
             body_limit,
             state: State::Head,
             section: Section::new(),
@@ -217,13 +228,18 @@ impl Reader {
     /// How long the body is: RFC 9112 section 6.3.
     fn body_state(&mut self, http_1_1: bool) -> Result<State, Error> {
         let response = &mut self.response;
+        if self.asked == Asked::Connect && (200..300).contains(&response.status) {
+            // Lengths in it are to be ignored, even those that would be refused elsewhere.
+            response.keep_alive = false;
+            return Ok(State::Whole);
+        }
         let headers = &response.headers;
         let coded = headers.get("transfer-encoding").is_some();
         let length = content_length(headers)?;
         response.keep_alive = response.status != SWITCHING_PROTOCOLS
             && !headers.lists("connection", "close")
             && (http_1_1 || headers.lists("connection", "keep-alive"));
-        if self.to_head || matches!(response.status, SWITCHING_PROTOCOLS | 204 | 304) {
+        if self.asked == Asked::Head || matches!(response.status, SWITCHING_PROTOCOLS | 204 | 304) {
             return Ok(State::Whole);
         }
         if coded {
@@ -327,78 +343,19 @@ fn content_length(headers: &Headers) -> Result<Option<u64>, Error> {
 }
 
 const PREFIX: &[u8] = b"HTTP/1.";
-const SWITCHING_PROTOCOLS: u16 = 101;
-
-/// What reading `stream` in the given pieces, then its end, comes to: the response and how many bytes were its.
-fn read_in_pieces<'a>(
-    mut reader: Reader,
-    pieces: impl Iterator<Item = &'a [u8]>,
-) -> Result<(Response, usize), Error> {
-    let mut taken = 0;
-    for piece in pieces {
-        match reader.feed(piece)? {
-            Progress::More => taken += piece.len(),
-            Progress::Done { response, used } => {
-                assert!(used <= piece.len());
-                return Ok((response, taken + used));
-            }
-        }
-    }
-    reader.end().map(|response| (response, taken))
-}
-
-/// Reads `data` (two bytes of settings, then a stream) whole, byte by byte and in uneven pieces: all must agree. An
-/// accepted response is then written out with a plain length and must read back the same.
-#[doc(hidden)]
-pub fn fuzz_http1(data: &[u8]) {
-    let Some((&[flags, seed], stream)) = data.split_first_chunk() else { return };
-    let limit = if flags & 2 == 0 { 1 << 20 } else { 16 };
-    let reader = || Reader::new(flags & 1 == 1, limit);
-    let whole = read_in_pieces(reader(), std::iter::once(stream));
-    assert_eq!(whole, read_in_pieces(reader(), stream.chunks(1)));
-    assert_eq!(whole, read_in_pieces(reader(), stream.chunks(usize::from(seed) + 2)));
-    let Ok((response, used)) = whole else { return };
-    assert!(used <= stream.len() && response.body.len() <= limit);
-    assert!(response.headers.len() <= MAX_HEADERS && response.trailers.len() <= MAX_HEADERS);
-    if used < stream.len() {
-        assert_eq!(read_in_pieces(reader(), std::iter::once(&stream[..used])), Ok((response.clone(), used)));
-    }
-    let (text, plain) = plainly(&response);
-    if text.len() - plain.body.len() <= MAX_HEAD && plain.headers.len() <= MAX_HEADERS {
-        let again = read_in_pieces(Reader::new(false, limit), std::iter::once(&text[..]));
-        assert_eq!(again, Ok((plain, text.len())));
-    }
-}
-
-/// `response` as bytes with a `Content-Length`, and what those must read back as.
-fn plainly(response: &Response) -> (Vec<u8>, Response) {
-    let bodiless = matches!(response.status, SWITCHING_PROTOCOLS | 204 | 304);
-    let mut plain = Response { status: response.status, body: response.body.clone(), ..Response::default() };
-    let mut text = format!("HTTP/1.1 {:03} OK\r\n", response.status).into_bytes();
-    let length = response.body.len().to_string();
-    let framing = ["content-length", "transfer-encoding", "connection"];
-    let kept = response.headers.iter().filter(|(n, _)| !framing.iter().any(|f| f.eq_ignore_ascii_case(n)));
-    for (name, value) in kept.chain([("Content-Length", length.as_bytes())]) {
-        plain.headers.push(name, value);
-        text.extend([name.as_bytes(), b": ", value, b"\r\n"].concat());
-    }
-    text.extend_from_slice(b"\r\n");
-    text.extend_from_slice(&response.body);
-    plain.keep_alive = response.status != SWITCHING_PROTOCOLS;
-    assert!(!bodiless || response.body.is_empty());
-    (text, plain)
-}
+pub(super) const SWITCHING_PROTOCOLS: u16 = 101;
 
 #[cfg(test)]
 mod tests {
+    use super::super::fuzz::{fuzz_http1, read_in_pieces};
     use super::*;
     use proptest::prelude::*;
 
     fn read(text: &str) -> Result<(Response, usize), Error> {
-        for flags in 0..4 {
+        for flags in 0..8 {
             fuzz_http1(&[&[flags, 3], text.as_bytes()].concat());
         }
-        read_in_pieces(Reader::new(false, 100), std::iter::once(text.as_bytes()))
+        read_in_pieces(Reader::new(Asked::Body, 100), std::iter::once(text.as_bytes()))
     }
 
     fn body(text: &str) -> Result<(String, bool), Error> {
@@ -430,7 +387,7 @@ mod tests {
     #[test]
     fn a_head_is_answered_without_a_body() {
         let text = b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n";
-        let mut reader = Reader::new(true, 0);
+        let mut reader = Reader::new(Asked::Head, 0);
         assert_eq!(reader.status(), None);
         let Ok(Progress::Done { response, used }) = reader.feed(text) else { unreachable!() };
         assert!(response.keep_alive && response.body.is_empty() && used == text.len());
@@ -438,8 +395,36 @@ mod tests {
     }
 
     #[test]
+    fn a_tunnel_begins_behind_the_head() {
+        let read = |text: &str| {
+            fuzz_http1(&[&[4, 3], text.as_bytes()].concat());
+            read_in_pieces(Reader::new(Asked::Connect, 10), std::iter::once(text.as_bytes()))
+        };
+        for fields in [
+            "",
+            "Content-Length: 5\r\n",
+            "Content-Length: 99\r\n",
+            "Content-Length: 1, 2\r\n",
+            "Transfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: gzip\r\nContent-Length: x\r\n",
+        ] {
+            let head = format!("HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 200 Connection established\r\n{fields}\r\n");
+            let (response, used) = read(&format!("{head}hello")).unwrap();
+            assert_eq!((response.status, used, response.body.len()), (200, head.len(), 0), "{fields}");
+            assert!(!response.keep_alive);
+        }
+        let refused = "HTTP/1.1 407 No\r\nContent-Length: 5\r\n\r\nhello";
+        assert_eq!(
+            read(refused).map(|(r, used)| (r.status, r.body, used)),
+            Ok((407, b"hello".to_vec(), refused.len()))
+        );
+        assert_eq!(read("HTTP/1.1 502 No\r\nContent-Length: 1, 2\r\n\r\n"), Err(Error::BadLength));
+        assert_eq!(read("HTTP/1.1 200 OK\r\n"), Err(Error::CutShort));
+    }
+
+    #[test]
     fn the_status_is_known_with_the_head() {
-        let mut reader = Reader::new(false, 10);
+        let mut reader = Reader::new(Asked::Body, 10);
         assert_eq!(
             reader.feed(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 200"),
             Ok(Progress::More)
@@ -569,13 +554,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_cut_gives_the_same(stream in stream(), flags in 0..4u8, cuts in prop::collection::vec(0..200usize, 0..8)) {
+        fn any_cut_gives_the_same(stream in stream(), flags in 0..8u8, cuts in prop::collection::vec(0..200usize, 0..8)) {
             fuzz_http1(&[&[flags, 5], &stream[..]].concat());
             let mut cuts: Vec<usize> = cuts.into_iter().map(|c| c.min(stream.len())).chain([0, stream.len()]).collect();
             cuts.sort_unstable();
             let pieces = cuts.windows(2).map(|w| &stream[w[0]..w[1]]);
-            let whole = read_in_pieces(Reader::new(false, 100), std::iter::once(&stream[..]));
-            prop_assert_eq!(read_in_pieces(Reader::new(false, 100), pieces), whole);
+            let whole = read_in_pieces(Reader::new(Asked::Body, 100), std::iter::once(&stream[..]));
+            prop_assert_eq!(read_in_pieces(Reader::new(Asked::Body, 100), pieces), whole);
         }
 
         #[test]
@@ -587,7 +572,7 @@ mod tests {
     #[test]
     fn bytewise_feeding_is_not_quadratic() {
         // 4 MiB byte by byte: seconds if anything were looked at again and again.
-        let mut reader = Reader::new(false, 8 << 20);
+        let mut reader = Reader::new(Asked::Body, 8 << 20);
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n400000\r\n";
         assert_eq!(reader.feed(head), Ok(Progress::More));
         for _ in 0..4 << 20 {

@@ -26,13 +26,32 @@ pub enum Job {
         /// The port put into the addresses.
         port: u16,
     },
-    /// Replace a file as a whole: written beside it, synced, renamed over it.
+    /// Replace a file as a whole: written beside it, renamed over it.
     WriteFile {
         /// The file.
         path: PathBuf,
         /// Its new contents.
         bytes: Vec<u8>,
+        /// Who may read it, and whether a power cut may lose it.
+        care: Care,
     },
+}
+
+/// The care that a file is written with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Care {
+    /// Its permissions, whatever those of the file it replaces and the process's mask.
+    pub mode: u32,
+    /// Whether it must be on the disk before it takes the old one's place. Wears flash: only for what a power cut must
+    /// not take.
+    pub sync: bool,
+}
+
+impl Care {
+    /// For what nobody else may read and no power cut may take: secrets, state.
+    pub const STATE: Care = Care { mode: 0o600, sync: true };
+    /// For what nobody else may read and nobody would miss: captured bytes.
+    pub const DUMP: Care = Care { mode: 0o600, sync: false };
 }
 
 /// What came of a job.
@@ -115,7 +134,7 @@ fn help(queues: &Mutex<Queues>, waker: &Waker) {
 fn run(job: Job) -> Done {
     match job {
         Job::Resolve { host, port } => Done::Resolved(resolve(&host, port)),
-        Job::WriteFile { path, bytes } => Done::Written(replace_file(&path, ".tmp", &bytes)),
+        Job::WriteFile { path, bytes, care } => Done::Written(replace_file(&path, ".tmp", &bytes, care)),
     }
 }
 
@@ -143,23 +162,31 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     if found.is_empty() { Err(io::Error::new(io::ErrorKind::NotFound, "no addresses")) } else { Ok(found) }
 }
 
-/// Replaces `path` so that a reader, or a power cut, sees the old contents or the new, never a part.
+/// Replaces `path` so that a reader sees the old contents or the new, never a part; after a power cut, too, if it is
+/// written with that care.
 ///
 /// Blocks; for the loop itself only when a service stops. The helper may be writing the same file then: so each has a
 /// temporary file of its own, told apart by `suffix`.
 ///
 /// # Errors
 /// What the file system says. The temporary file is removed again.
-pub fn replace_file(path: &Path, suffix: &str, bytes: &[u8]) -> io::Result<()> {
-    use std::os::unix::fs::OpenOptionsExt;
+pub fn replace_file(path: &Path, suffix: &str, bytes: &[u8], care: Care) -> io::Result<()> {
+    use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(suffix);
     let temporary = path.with_file_name(name);
-    let write = || -> io::Result<()> {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+    // One that a crash left, or that somebody put there, may be open to others or lead elsewhere: made anew it does not.
+    match fs::remove_file(&temporary) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(care.mode).open(&temporary)?;
+    let mut write = || -> io::Result<()> {
+        file.set_permissions(fs::Permissions::from_mode(care.mode))?;
         file.write_all(bytes)?;
-        file.sync_data()?;
+        if care.sync {
+            file.sync_data()?;
+        }
         fs::rename(&temporary, path)
     };
     write().inspect_err(|_| {
@@ -180,14 +207,41 @@ mod tests {
     fn replacing_a_file_leaves_no_temporary_behind() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("state");
-        replace_file(&file, ".tmp", b"one").unwrap();
-        replace_file(&file, ".tmp", b"two").unwrap();
+        replace_file(&file, ".tmp", b"one", Care::STATE).unwrap();
+        replace_file(&file, ".tmp", b"two", Care::STATE).unwrap();
         assert_eq!(fs::read(&file).unwrap(), b"two");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
-        assert!(replace_file(&dir.path().join("no/such"), ".tmp", b"x").is_err());
+        assert!(replace_file(&dir.path().join("no/such"), ".tmp", b"x", Care::STATE).is_err());
         fs::create_dir(dir.path().join("folder")).unwrap();
-        assert!(replace_file(&dir.path().join("folder"), ".tmp", b"x").is_err());
+        assert!(replace_file(&dir.path().join("folder"), ".tmp", b"x", Care::STATE).is_err());
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "the temporary is gone");
+    }
+
+    #[test]
+    fn a_file_gets_the_mode_asked_for_whatever_was_there() {
+        use std::os::unix::fs::{PermissionsExt, symlink};
+        let dir = tempfile::tempdir().unwrap();
+        let (file, temporary, other) =
+            (dir.path().join("dump"), dir.path().join("dump.tmp"), dir.path().join("other"));
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
+        for care in
+            [Care::DUMP, Care { mode: 0o666, ..Care::DUMP }, Care::STATE, Care { mode: 0o640, sync: true }]
+        {
+            for path in [&file, &temporary] {
+                fs::write(path, "old").unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
+            }
+            let job = Job::WriteFile { path: file.clone(), bytes: b"new".to_vec(), care };
+            assert!(matches!(run(job), Done::Written(Ok(()))));
+            assert_eq!((mode(&file), fs::read(&file).unwrap()), (care.mode, b"new".to_vec()));
+            assert!(!temporary.exists());
+        }
+        fs::write(&other, "mine").unwrap();
+        symlink(&other, &temporary).unwrap();
+        symlink(&other, dir.path().join("link")).unwrap();
+        replace_file(&file, ".tmp", b"two", Care::DUMP).unwrap();
+        replace_file(&dir.path().join("link"), ".tmp", b"two", Care::DUMP).unwrap();
+        assert_eq!(fs::read(&other).unwrap(), b"mine", "no link is followed");
     }
 
     #[test]
@@ -197,7 +251,7 @@ mod tests {
         let (long, short) = (vec![b'x'; 1 << 20], vec![b'y'; 1 << 10]);
         let write = |suffix: &str, bytes: &[u8]| {
             for _ in 0..50 {
-                replace_file(&file, suffix, bytes).unwrap();
+                replace_file(&file, suffix, bytes, Care::STATE).unwrap();
             }
         };
         std::thread::scope(|scope| {
