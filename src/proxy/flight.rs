@@ -82,6 +82,12 @@ impl Flight {
         matches!(self.stage, Stage::Whole)
     }
 
+    /// Whether nothing has come of it, and nothing had to: a client may wait for the server to speak first.
+    #[must_use]
+    pub fn may_be_silent(&self) -> bool {
+        self.stream().is_empty() && !matches!(self.stage, Stage::Header { .. })
+    }
+
     /// How many bytes may be read now: more would be kept for nothing.
     #[must_use]
     pub fn room(&self) -> usize {

@@ -115,6 +115,12 @@ impl Pair {
         Pair { client: Leg::default(), server: Leg::default(), first: Side::Client, over: None }
     }
 
+    /// Another connection takes the place of one that never stood.
+    pub fn renew(&mut self, side: Side) {
+        let held = self.leg(side).held;
+        *self.leg_mut(side) = Leg { held, ..Leg::default() };
+    }
+
     /// `count` bytes are owed to the other that were not read from `side` just now: its first flight, or what is to
     /// stand in front of it.
     pub fn owe(&mut self, side: Side, count: usize) {
@@ -228,6 +234,12 @@ impl Pair {
     #[must_use]
     pub fn has_news(&self, side: Side) -> bool {
         self.leg(side).readable
+    }
+
+    /// Whether a side is known to have ended its stream, read as far as that or not.
+    #[must_use]
+    pub fn end_comes(&self, side: Side) -> bool {
+        self.leg(side).end_comes
     }
 
     /// Whether a side can be written to, as far as is known.

@@ -80,11 +80,11 @@ impl Session {
         }
     }
 
-    /// Holds bytes for the server in front of everything else: a first flight.
-    pub fn hold(&mut self, bytes: Vec<u8>, means: &mut Means) {
-        self.pair.owe(Side::Client, bytes.len());
+    /// Holds bytes that come from a side in front of everything else: a first flight.
+    pub fn hold(&mut self, from: Side, bytes: Vec<u8>, means: &mut Means) {
+        self.pair.owe(from, bytes.len());
         means.held += bytes.len();
-        self.holds[Side::Client.at()] = Hold::Bytes { bytes: bytes.into(), at: 0 };
+        self.holds[from.at()] = Hold::Bytes { bytes: bytes.into(), at: 0 };
     }
 
     /// Reads from a side, and writes to the other what came.

@@ -7,7 +7,6 @@ use super::flight::Flight;
 use super::hello::Alpn;
 use super::pair::{Pair, Side};
 use super::routes::Target;
-use super::rules::Rules;
 use super::splice::Pipe;
 use super::tunnel;
 use super::verdict;
@@ -19,7 +18,6 @@ use crate::wheel::TimerId;
 use mio::net::{TcpStream, UnixStream};
 use std::fmt;
 use std::net::SocketAddr;
-use std::rc::Rc;
 
 /// One session.
 #[derive(Debug)]
@@ -123,8 +121,6 @@ impl Hold {
 /// What the beginning of a session needs.
 #[derive(Debug)]
 pub struct Early {
-    /// The configuration that it came in under.
-    pub rules: Rc<Rules>,
     /// Its first bytes.
     pub flight: Flight,
     /// The question to the program behind `--auth`, while there is one.
@@ -154,8 +150,6 @@ pub struct Hook {
     pub line: (Vec<u8>, usize),
     /// The answer, as it comes.
     pub reader: verdict::Reader,
-    /// What the answer is remembered by.
-    pub question: verdict::Question,
 }
 
 /// What is known about a session.

@@ -35,7 +35,7 @@ pub const MAX_REASON: usize = 200;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Question<'a> {
     /// The session's number in the log.
-    pub id: u32,
+    pub id: u64,
     /// The client, as a PROXY header tells it or as it connected.
     pub client: SocketAddr,
     /// Who connected, where that is not the client.
@@ -113,7 +113,7 @@ impl Question<'_> {
 
     /// The question as JSON; without `id` what remains of it for the next session of the same client: neither the
     /// number nor the ports that the kernel picks.
-    fn line(&self, id: Option<u32>) -> String {
+    fn line(&self, id: Option<u64>) -> String {
         let mut out = "{".to_owned();
         if let Some(id) = id {
             put(&mut out, format_args!("\"id\":\"{id:08x}\","));
