@@ -34,6 +34,7 @@ const STATE: &[&str] = &[
     "config/values.rs",
     "secret/mod.rs",
     "members/",
+    "proxy/balance/",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
     "sinks/haproxy/machine/",
