@@ -156,7 +156,7 @@ impl Pool {
     /// Chooses a member for a session with this key (which only [`Balance::Hash`] looks at) that has `tried` some
     /// already. Nothing is counted before [`Pool::opened`], which belongs in the same turn.
     pub fn pick(&mut self, key: &[u8], tried: &[MemberId], now: Mono, random: u64) -> Option<Choice> {
-        if now >= self.next_return && self.end_ejections(now) {
+        if self.end_ejections(now) {
             self.arrange();
         }
         let mut bits = Bits(random);
@@ -240,10 +240,13 @@ impl Pool {
         self.index.get(&id).and_then(|at| self.seats.get_mut(*at))
     }
 
-    /// Lets those back in whose time is over, and says whether there were any.
+    /// Lets those back in whose time is over, and says whether there were any. Looks at nobody before that.
     fn end_ejections(&mut self, now: Mono) -> bool {
+        if now < self.next_return {
+            return false;
+        }
         let mut any = false;
-        for seat in self.seats.iter_mut().filter(|_| now >= self.next_return) {
+        for seat in &mut self.seats {
             if let Some(at) = seat.health.end(now) {
                 seat.ramp = Some(at);
                 any = true;
@@ -252,7 +255,7 @@ impl Pool {
         any
     }
 
-    /// Lets those back in that were out the longest, if others went away and more than half are out now.
+    /// If others went away and more than half are out now: lets those back in whose time would be over first.
     fn keep_half(&mut self, now: Mono) {
         let eligible = self.seats.iter().filter(|seat| seat.eligible()).count();
         let mut out: Vec<&mut Seat> =
@@ -352,12 +355,29 @@ mod tests {
         let mut three = pool(Balance::RoundRobin, NONE, &[5, 1, 1]);
         let sequence: Vec<usize> = (0..14).map(|n| pick(&mut three, n, at(0))).collect();
         assert_eq!(sequence, [0, 0, 1, 0, 2, 0, 0, 0, 0, 1, 0, 2, 0, 0]);
-        // A heavy member that becomes light is not made to pay for it.
-        let mut two = pool(Balance::RoundRobin, NONE, &[60_000, 1]);
+        // What was owed at other weights is not paid for at these.
+        let mut two = pool(Balance::RoundRobin, NONE, &[60_000, 60_000]);
         pick(&mut two, 0, at(0));
         two.sync(members(&[1, 1]).into_iter(), at(0));
         let sequence: Vec<usize> = (0..40).map(|n| pick(&mut two, n, at(0))).collect();
         assert!(sequence[4..].windows(2).all(|two| two[0] != two[1]), "{sequence:?}");
+    }
+
+    #[test]
+    fn announcements_shorten_an_ejection_and_never_void_it() {
+        let mut pool = pool(Balance::P2c, NONE, &[1, 1, 1]);
+        fail(&mut pool, 0, at(10));
+        let left = |pool: &Pool, now: u64| pool.rows(at(now)).next().unwrap().ejected_for;
+        let mut table = members(&[1, 1, 1]);
+        for (now, up, until) in [(11, true, 13), (12, false, 13), (12, true, 13)] {
+            table[0].up = up;
+            table[0].last_seen = at(now);
+            pool.sync(table.iter().copied(), at(now));
+            assert_eq!(left(&pool, now), Some(Duration::from_secs(until - now)));
+            assert!((0..50).all(|n| pick(&mut pool, n, at(now)) != 0));
+        }
+        assert_eq!(left(&pool, 13), None);
+        assert!((0..50).any(|n| pick(&mut pool, n, at(13)) == 0));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) struct Seat {
     /// Whether the last level named it, and whether the one being read did so far.
     present: bool,
     pub named: bool,
-    /// Since when its weight grows; `None` once and for all at the start of the pool.
+    /// Since when its weight grows; `None` if it was there at the start of the pool.
     pub ramp: Option<Mono>,
     /// What round robin owes it.
     pub credit: Cell<i64>,
