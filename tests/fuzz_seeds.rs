@@ -11,6 +11,7 @@ type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: [Target; 13] = [
     ("admission", beacon::admission::fuzz_admission),
+    ("balance", proxy::balance::fuzz_balance),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
     ("config", config::grammar::fuzz_config),

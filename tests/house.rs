@@ -38,6 +38,7 @@ const STATE: &[&str] = &[
     "proxy/pair.rs",
     "proxy/dump.rs",
     "proxy/verdict/",
+    "proxy/balance/",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
     "sinks/haproxy/machine/",

@@ -1,16 +1,40 @@
-//! The built-in TCP proxy: what a session's first bytes say, who has a say in it, and how it goes on through another
-//! proxy.
+//! The built-in TCP proxy.
 //!
-//! [`ppv2`] reads and writes the header by which a proxy in front, or behind, is told who the client is; [`hello`] finds
-//! in a TLS ClientHello where the client wants to go; [`dump`] keeps those of both that were refused. [`verdict`] asks
-//! somebody else whether a session may go on, [`tunnel`] takes it through an HTTP proxy.
+//! - What a session's first bytes say: [`ppv2`] reads and writes the header by which a proxy in front, or behind, is
+//!   told who the client is; [`hello`] finds in a TLS ClientHello where the client wants to go; [`flight`] puts the two
+//!   together; [`dump`] keeps those that were refused.
+//! - Where it goes: [`access`] says who may in, [`routes`] where to, [`verdict`] asks somebody else, [`balance`] picks
+//!   the member, [`tunnel`] goes through an HTTP proxy, [`upstreams`] knows the addresses of names.
+//! - How it goes on: [`pair`] is the life of two joined connections, [`splice`] lends pipes, [`end`] names the ends,
+//!   [`ledger`] keeps the accounts.
+//! - Its options are in [`role`], their values in [`settings`] and [`rules`]; `service` and the files it names hold the
+//!   sockets.
 
-pub mod end;
-pub mod flight;
+pub mod access;
+pub mod balance;
+mod dial;
+mod door;
 pub mod dump;
+pub mod end;
+mod ending;
+pub mod flight;
+pub mod header;
 pub mod hello;
+pub mod ledger;
+mod opening;
 pub mod pair;
+mod pools;
 pub mod ppv2;
+mod relay;
+mod role;
+pub mod routes;
+mod rules;
+mod service;
+mod session;
+pub mod settings;
 pub mod splice;
 pub mod tunnel;
+pub mod upstreams;
 pub mod verdict;
+
+pub use role::ROLE;
