@@ -11,7 +11,7 @@ use super::ppv2::{write_v1, write_v2};
 use super::relay::retry;
 use super::routes::Target;
 use super::service::{Part, Proxy, key};
-use super::session::{Leg, Session, Stage, Tag};
+use super::session::{Leg, Session, Stage};
 use super::settings::SendProxy;
 use super::tunnel::{Answer, Facts, Outcome};
 use super::upstreams::Known;

@@ -16,6 +16,7 @@ mod dial;
 mod door;
 pub mod dump;
 pub mod end;
+pub mod env;
 mod ending;
 pub mod flight;
 pub mod header;

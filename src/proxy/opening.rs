@@ -68,7 +68,7 @@ impl Proxy {
             self.keep_dump(at, Kind::Hello, cx);
             return self.end(at, End::NoRoute, None, cx);
         };
-        session.facts.route = rules.rows.get(number).copied();
+        session.facts.route = self.rows.get(number).copied();
         session.trace(cx, &format_args!("route {route}"));
         if let Some(row) = session.facts.route {
             self.ledger.opened(row);
@@ -209,7 +209,7 @@ impl Session {
     }
 
     /// Shows its beginning to who wants to see it.
-    fn tell_opening(&mut self, cx: &mut Cx<'_>) {
+    fn tell_opening(&mut self, _cx: &mut Cx<'_>) {
         let Some(early) = &self.early else { return };
         let (tag, facts) = (Tag(self.id), &self.facts);
         log::debug!(target: "proxy", "{tag} from {} (peer {})", facts.src, facts.peer);

@@ -142,7 +142,6 @@ impl Session {
         let to = from.other();
         let Hold::Pipe(mut pipe) = std::mem::take(&mut self.holds[from.at()]) else { return };
         let (Some(source), Some(sink)) = (self.stream(from), self.stream(to)) else { return };
-        let room = pipe.room();
         match retry(|| pipe.fill(source)) {
             Ok(0) => self.pair.ended(from),
             // Less than the pipe's size may be all that there was, or all that the pipe had room for.

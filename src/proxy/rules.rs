@@ -1,4 +1,4 @@
-//! What a configuration comes to for sessions: a session keeps the rules that it came in under.
+//! What a configuration comes to for sessions; a reload puts others in their place.
 
 use super::access::Access;
 use super::routes::Routes;
@@ -12,8 +12,6 @@ pub struct Rules {
     pub settings: Settings,
     /// Where sessions go.
     pub routes: Routes,
-    /// For each route, its row in the ledger.
-    pub rows: Vec<usize>,
     /// Who may in.
     pub access: Access,
     /// The headers for an upstream proxy.

@@ -21,7 +21,7 @@ use super::routes::Target;
 use crate::bytes::LogGate;
 use crate::clock::Mono;
 use crate::members::State;
-use crate::reactor::bank::plain;
+use crate::reactor::bank::{descriptor_limit, plain};
 use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::wheel::TimerId;
 use mio::Interest;
@@ -38,6 +38,8 @@ use std::time::Duration;
 pub struct Proxy {
     pub(super) address: SocketAddr,
     pub(super) rules: Rc<Rules>,
+    /// For each route, its row in the ledger.
+    pub(super) rows: Vec<usize>,
     pub(super) door: Option<(TcpListener, Registration)>,
     /// Out of descriptors: when to accept again.
     pub(super) breath: Option<TimerId>,
@@ -85,12 +87,13 @@ pub(super) fn key(at: usize, part: Part) -> Key {
 }
 
 impl Proxy {
-    /// A proxy that has not started, at an address and under rules whose routes have no rows yet.
+    /// A proxy that has not started.
     #[must_use]
     pub fn new(address: SocketAddr, rules: Rules) -> Proxy {
         let settings = &rules.settings;
         Proxy {
             address,
+            rows: Vec::new(),
             door: None,
             breath: None,
             leaving: false,
@@ -106,7 +109,7 @@ impl Proxy {
             answers: Cache::new(cache_time(settings)),
             ledger: Ledger::default(),
             dumps: Ring::new(settings.dump.as_ref().map_or(1, |dump| dump.files)),
-            means: Means { pipes: Pipes::new(PIPES), held: 0, most_held: settings.max_buffered },
+            means: Means { pipes: Pipes::new(0), held: 0, most_held: settings.max_buffered },
             complaints: LogGate::new(Duration::from_secs(1)),
             rules: Rc::new(rules),
         }
@@ -116,19 +119,21 @@ impl Proxy {
         SocketSpec::Tcp { addr: self.address, backlog: self.rules.settings.backlog }
     }
 
-    /// Puts rules in force: their routes get rows, their balancers pools.
-    fn govern(&mut self, mut rules: Rules, cx: &mut Cx<'_>) {
+    /// Puts the rules in force: their routes get rows, their balancers pools.
+    fn govern(&mut self, cx: &mut Cx<'_>) {
+        let rules = Rc::clone(&self.rules);
         let routes = rules.routes.iter();
-        rules.rows = self.ledger.list(routes.map(|r| (r.matches.to_string(), &r.target as &dyn ToString)));
+        self.rows = self.ledger.list(routes.map(|r| (r.matches.to_string(), &r.target as &dyn ToString)));
         let settings = &rules.settings;
         self.sources.set_limit(settings.max_sessions_per_source);
         self.pools.reconfigure(pool_config(settings));
         for balancer in rules.routes.balancers() {
             self.pools.of(balancer);
         }
+        let pipes = if settings.splice { pipes(descriptor_limit()) } else { 0 };
+        self.means.pipes.bound(usize::try_from(pipes).unwrap_or(usize::MAX));
         self.means.most_held = settings.max_buffered;
-        self.limit = session_limit(settings);
-        self.rules = Rc::new(rules);
+        self.limit = session_limit(settings.max_sessions);
         self.pools.refresh(cx.shared, cx.now);
     }
 
@@ -251,8 +256,7 @@ impl Service for Proxy {
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
-        let rules = Rc::into_inner(std::mem::replace(&mut self.rules, Rc::new(Rules::none())));
-        self.govern(rules.unwrap_or_else(Rules::none), cx);
+        self.govern(cx);
         self.resume_dumps();
         self.open_door(cx)
     }
@@ -310,11 +314,11 @@ impl Service for Proxy {
         }
         let Ok(new) = (new as Box<dyn Any>).downcast::<Proxy>() else { return None };
         let old = self.spec();
-        let Some(rules) = Rc::into_inner(new.rules) else { return None };
         self.address = new.address;
-        self.answers = Cache::new(cache_time(&rules.settings));
-        self.dumps = Ring::new(rules.settings.dump.as_ref().map_or(1, |dump| dump.files));
-        self.govern(rules, cx);
+        self.rules = new.rules;
+        self.answers = new.answers;
+        self.dumps = new.dumps;
+        self.govern(cx);
         self.resume_dumps();
         if self.spec() != old {
             self.accept(cx); // what the kernel has taken for the old socket
@@ -355,10 +359,22 @@ impl Service for Proxy {
 }
 
 /// The most pipes that streams in bulk are lent: two descriptors each.
-const PIPES: usize = 128;
-
-/// Descriptors for everything that is no session of ours.
+const PIPES: u64 = 128;
+/// Descriptors for everything that is no session.
 const SPARE: u64 = 64;
+
+/// How many sessions there may be: as many as was said, and never more than there are descriptors for.
+fn session_limit(wanted: Option<usize>) -> usize {
+    let descriptors = descriptor_limit();
+    let spare = SPARE.min(descriptors / 4) + 2 * pipes(descriptors);
+    let room = usize::try_from(descriptors.saturating_sub(spare) / 2).unwrap_or(usize::MAX).max(1);
+    wanted.map_or(room, |wanted| wanted.min(room))
+}
+
+/// How many pipes a process with so many descriptors may lend.
+fn pipes(descriptors: u64) -> u64 {
+    PIPES.min(descriptors / 16)
+}
 
 fn pool_config(settings: &Settings) -> balance::Config {
     balance::Config { how: settings.balance, slow_start: settings.slow_start }

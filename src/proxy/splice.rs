@@ -46,13 +46,18 @@ mod spliced {
             Pipes { idle: Vec::new(), open: 0, most }
         }
 
+        /// Sets another bound; what is lent stays lent.
+        pub fn bound(&mut self, most: usize) {
+            self.most = most;
+        }
+
         /// Lends a pipe; `None` where all are lent, or the system has none left: copy then.
         pub fn lend(&mut self) -> Option<Pipe> {
+            if self.open > self.most || self.idle.is_empty() && self.open == self.most {
+                return None;
+            }
             if let Some(pipe) = self.idle.pop() {
                 return Some(pipe);
-            }
-            if self.open >= self.most {
-                return None;
             }
             let pipe = Pipe::open().ok()?;
             self.open += 1;
@@ -61,7 +66,7 @@ mod spliced {
 
         /// Takes a pipe back.
         pub fn give_back(&mut self, pipe: Pipe) {
-            if pipe.held == 0 && self.idle.len() < IDLE {
+            if pipe.held == 0 && self.idle.len() < IDLE && self.open <= self.most {
                 self.idle.push(pipe);
             } else {
                 self.open -= 1;
@@ -155,6 +160,9 @@ mod copied {
         pub fn new(_: usize) -> Pipes {
             Pipes
         }
+
+        /// Lends no more for it.
+        pub fn bound(&mut self, _: usize) {}
 
         /// Never lends.
         pub fn lend(&mut self) -> Option<Pipe> {

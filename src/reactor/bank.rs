@@ -6,6 +6,7 @@
 
 use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
 use socket2::{Domain, Protocol, Socket as Raw, TcpKeepalive, Type};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;
@@ -124,6 +125,14 @@ pub fn carry(stream: &TcpStream) -> io::Result<()> {
 pub fn reset_on_close(stream: &TcpStream) {
     // It fails only where the connection is gone already.
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// How many descriptors the process may have: as many as it may ask for, and it asks here.
+#[must_use]
+pub fn descriptor_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 256 };
+    let raised = soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    if raised { hard } else { soft }
 }
 
 /// How long a connection rests before the kernel asks its peer whether it is still there.

@@ -29,7 +29,7 @@ pub fn fuzz_verdict(data: &[u8]) {
     let text = String::from_utf8_lossy(names.first().copied().unwrap_or_default());
     let end = SocketAddr::from(([192, 0, 2, cut], u16::from(cut)));
     let question = Question {
-        id: u32::from(cut),
+        id: u64::from(cut),
         client: end,
         peer: (cut & 1 == 1).then_some(end),
         local: (cut & 2 == 2).then_some(end),
