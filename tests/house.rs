@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Bytes to values and back. A trailing `/` means everything below.
 const WIRE: &[&str] = &[
     "bytes.rs",
+    "cidr.rs",
     "clock.rs",
     "sorted.rs",
     "url.rs",
