@@ -17,6 +17,7 @@ const WIRE: &[&str] = &[
     "beacon/wire.rs",
     "beacon/auth.rs",
     "proxy/mod.rs",
+    "proxy/header.rs",
     "proxy/ppv2/",
     "proxy/hello/",
     "sinks/mod.rs",
@@ -35,6 +36,9 @@ const STATE: &[&str] = &[
     "config/values.rs",
     "secret/mod.rs",
     "members/",
+    "proxy/access.rs",
+    "proxy/balance/",
+    "proxy/routes.rs",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
     "sinks/haproxy/machine/",
@@ -49,7 +53,8 @@ const STATE: &[&str] = &[
 const WIRING: &[&str] = &["main.rs", "lib.rs", "assembly.rs", "daemon.rs", "options.rs"];
 
 /// Rooms: a file in one may not name another. What is pure in them is everybody's.
-const ROOMS: &[&str] = &["beacon/announce", "beacon/listen", "sinks/exec", "sinks/haproxy", "admin", "state"];
+const ROOMS: &[&str] =
+    &["beacon/announce", "beacon/listen", "proxy", "sinks/exec", "sinks/haproxy", "admin", "state"];
 
 /// What wire and state files never say: input and output, clocks, randomness, logging. `log::LevelFilter` is a value.
 const IMPURE: &[&str] = &[

@@ -24,6 +24,6 @@ mod response;
 mod url;
 
 pub use headers::Headers;
-pub use request::{BadRequest, Request};
+pub use request::{BadRequest, Request, check_header};
 pub use response::{Error, MAX_HEAD, MAX_HEADERS, Progress, Reader, Response, fuzz_http1};
 pub use url::HttpUrl;
