@@ -1,5 +1,5 @@
 //! The role `proxy` as it is configured, and the tool that explains it: the real program, its files and environment.
-#![cfg(feature = "proxy")]
+#![cfg(all(feature = "listen", feature = "proxy"))]
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use beacond::config::argv::{self, Invocation};
