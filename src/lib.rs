@@ -19,6 +19,7 @@ pub mod admin;
 pub mod assembly;
 pub mod beacon;
 pub mod bytes;
+pub mod cidr;
 pub mod clock;
 pub mod config;
 pub mod daemon;

@@ -1,7 +1,7 @@
 //! The `beacond` program: which of its commands to run, and how it ends.
 
 use beacond::admin::request::Request;
-use beacond::config::argv::{Invocation, Operand, invocation};
+use beacond::config::argv::{Invocation, Operand, Source, invocation};
 use beacond::config::values;
 use beacond::config::{Error, Section};
 use beacond::tools::{check, completions, decode, keygen, status};
@@ -28,11 +28,25 @@ fn obey(what: Invocation, host: &str) -> Result<(), Error> {
         Invocation::Version => print(concat!("beacond ", env!("CARGO_PKG_VERSION"), "\n")),
         Invocation::Help(topic) => print(&help::topic(topic.as_deref())?),
         Invocation::Run(source) => daemon::run(source, host),
-        Invocation::Check(section, source) => {
-            check::run(&source, section.flag("show"), host, &daemon::judge, &mut io::stdout().lock())
-        }
+        Invocation::Study(tool, section, source) => study(tool.role.name, &section, &source, host),
         Invocation::Tool(tool, section, operands) => self::tool(tool.role.name, &section, &operands),
     }
+}
+
+/// Looks into a configuration: the tool's own options, where the roles are, this host's name, and where to answer.
+type Study = fn(&Section, &Source, &str, &mut dyn Write) -> Result<(), Error>;
+
+/// The tools that do.
+const STUDIES: &[(&str, Study)] = &[
+    ("check", |own, source, host, out| check::run(source, own.flag("show"), host, &daemon::judge, out)),
+    #[cfg(feature = "proxy")]
+    ("explain", beacond::tools::explain::run),
+];
+
+fn study(name: &str, own: &Section, source: &Source, host: &str) -> Result<(), Error> {
+    let known = STUDIES.iter().find(|(known, _)| *known == name);
+    let (_, study) = known.ok_or_else(|| Error::text(format!("{name}: no such tool")))?;
+    study(own, source, host, &mut io::stdout().lock())
 }
 
 fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error> {

@@ -3,6 +3,8 @@
 //!
 //! Nothing here parses or prints.
 
+use crate::config::env::Environment;
+
 /// One option: a row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Opt {
@@ -140,6 +142,17 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::sinks::haproxy::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
+        #[cfg(feature = "proxy")]
+        &crate::proxy::ROLE,
+    ]
+}
+
+/// The roles in which a flag `env` makes environment variables the defaults of options, with what those give.
+#[must_use]
+pub fn environments() -> &'static [(&'static str, Environment)] {
+    &[
+        #[cfg(feature = "proxy")]
+        ("proxy", crate::proxy::env::defaults),
     ]
 }
 
@@ -152,11 +165,24 @@ pub struct Tool {
     pub operands: &'static str,
 }
 
+impl Tool {
+    /// Whether it looks into a configuration: roles or a file stand behind its options, and global options among them.
+    #[must_use]
+    pub fn takes_roles(&self) -> bool {
+        self.operands == ROLES
+    }
+}
+
+/// The operands of a tool that looks into a configuration.
+const ROLES: &str = "-c FILE | ROLE ...";
+
 /// Every tool, in the order of the alphabet.
 pub const TOOLS: &[Tool] = &[
-    tool("check", "-c FILE | ROLE ...", "check a configuration without running it", CHECK),
+    tool("check", ROLES, "check a configuration without running it", CHECK),
     tool("completions", "bash|zsh", "print a completion script for a shell", &[]),
     tool("decode", DECODED, "explain captured bytes, one hex line each", DECODE),
+    #[cfg(feature = "proxy")]
+    tool("explain", ROLES, "say where a proxy would send a session, and why", EXPLAIN),
     tool("help", "[TOPIC]", "explain a role, a story or a tool", &[]),
     tool("keygen", "secret|member", "print a secret, or a member's passphrase", KEYGEN),
     tool("log", "LEVEL", "change the log level of a running beacond", LOG),
@@ -179,6 +205,38 @@ const CHECK: &[Opt] = &[Opt {
     default: "",
     help: "Print every value in effect and where it comes from.",
 }];
+
+#[cfg(feature = "proxy")]
+const EXPLAIN: &[Opt] = &[
+    Opt {
+        name: "sni",
+        arg: "NAME",
+        repeat: false,
+        default: "",
+        help: "The server name that the session's TLS hello asks for.",
+    },
+    Opt {
+        name: "alpn",
+        arg: "NAME",
+        repeat: true,
+        default: "",
+        help: "A protocol that the hello offers, the one the client likes best first.",
+    },
+    Opt {
+        name: "authority",
+        arg: "NAME",
+        repeat: false,
+        default: "",
+        help: "The name in the session's PROXY header, with or without a port.",
+    },
+    Opt {
+        name: "from",
+        arg: "IP",
+        repeat: false,
+        default: "",
+        help: "The client's address, to be judged by allow and deny.",
+    },
+];
 
 /// The kinds of bytes that `decode` explains.
 #[cfg(feature = "proxy")]

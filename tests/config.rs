@@ -1,5 +1,11 @@
 //! Configuration from outside: sections are command lines, and every mistake has one exact line.
-#![cfg(all(feature = "announce", feature = "listen", feature = "haproxy", feature = "exec"))]
+#![cfg(all(
+    feature = "announce",
+    feature = "listen",
+    feature = "haproxy",
+    feature = "exec",
+    feature = "proxy"
+))]
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 use beacond::config::argv::{self, Invocation, Source};
@@ -82,8 +88,18 @@ fn what_a_command_line_asks_for() {
     let Invocation::Run(Source::File { global, path }) = run else { panic!("{run:?}") };
     assert!(global.flag("log-stamp") && path == "x.conf");
     let check = invocation(&["check", "--show", "--log-stamp", "listen", "--keep-last"]).unwrap();
-    let Invocation::Check(own, Source::Words { global, roles }) = check else { panic!("{check:?}") };
+    let Invocation::Study(tool, own, Source::Words { global, roles }) = check else { panic!("{check:?}") };
+    assert_eq!(tool.role.name, "check");
     assert!(own.flag("show") && global.flag("log-stamp") && roles[0].flag("keep-last"));
+    // A tool's own option may stand behind a role that has none of its name.
+    let line =
+        ["explain", "proxy", "--listen", ":1", "--alpn=h2", "+", "listen", "--sni", "a", "--keep-last"];
+    let explain = invocation(&line).unwrap();
+    let Invocation::Study(tool, own, Source::Words { roles, .. }) = explain else { panic!("{explain:?}") };
+    assert_eq!((tool.role.name, own.text("sni"), own.text("alpn")), ("explain", Some("a"), Some("h2")));
+    assert!(roles[0].text("listen") == Some(":1") && roles[1].flag("keep-last"));
+    let help = invocation(&["explain", "-h"]);
+    assert!(matches!(help, Ok(Invocation::Help(Some(t))) if t == "explain"));
     let tool = invocation(&["log", "debug", "--for", "5min"]).unwrap();
     let Invocation::Tool(tool, section, operands) = tool else { panic!("{tool:?}") };
     assert_eq!((tool.role.name, operands[0].text.as_str(), operands[0].word), ("log", "debug", 2));
@@ -94,7 +110,10 @@ fn what_a_command_line_asks_for() {
 fn mistakes_on_a_command_line() {
     for (line, message) in [
         ("lisen", "argument 1 ('lisen'): unknown role: did you mean listen?"),
-        ("zzzzzzzz", "argument 1 ('zzzzzzzz'): unknown role: wanted one of announce, listen, haproxy, exec"),
+        (
+            "zzzzzzzz",
+            "argument 1 ('zzzzzzzz'): unknown role: wanted one of announce, listen, haproxy, exec, proxy",
+        ),
         ("statu", "argument 1 ('statu'): unknown role: did you mean status?"),
         ("--log-stamp status", "argument 2 ('status'): wanted the tool as first argument"),
         ("--log-stamp", "no role: wanted ROLE or -c FILE"),
@@ -129,6 +148,10 @@ fn mistakes_on_a_command_line() {
             "listen --secret-file a\nb",
             "argument 2 (--secret-file): 'a\\nb': wanted text without control characters",
         ),
+        ("listen --sni a", "argument 2 (--sni): unknown option of listen: see beacond help listen"),
+        ("explain proxy --sni a --sni b", "argument 5 (--sni): given already at argument 3: wanted once"),
+        ("explain proxy --show", "argument 3 (--show): unknown option of proxy: see beacond help proxy"),
+        ("explain --sni a", "no role: wanted ROLE or -c FILE"),
         ("help a b", "argument 3 ('b'): wanted one topic"),
         ("status --jsn", "argument 2 (--jsn): unknown option of status: did you mean json?"),
     ] {
@@ -380,6 +403,37 @@ fn several_sections_make_one_plan() {
 }
 
 #[test]
+fn listen_takes_its_address_from_the_proxy_of_its_balancer() {
+    for (line, listen, proxy) in [
+        ("listen + proxy --listen 10.0.0.1:443", "10.0.0.1:443", "10.0.0.1:443"),
+        ("listen + proxy --listen :443", "0.0.0.0:443", "0.0.0.0:443"),
+        ("listen --listen :6000 + proxy --listen [::1]:443", "[::1]:6000", "[::1]:443"),
+        ("listen --listen 10.0.0.9 + proxy --listen [::1]:443", "10.0.0.9:443", "[::1]:443"),
+        ("listen --listen 10.0.0.9:1 + proxy --listen 10.0.0.9:1", "10.0.0.9:1", "10.0.0.9:1"),
+        ("listen --balancer a + proxy --listen :443", "0.0.0.0:5555", "0.0.0.0:443"),
+        ("listen --balancer a + proxy --listen h:443 --route x.y=balancer:a", "h:443", "h:443"),
+        ("listen + proxy --listen h:443 --route x.y=balancer:a", "0.0.0.0:5555", "h:443"),
+        ("listen + proxy --listen h:443 --route x.y=reject", "0.0.0.0:5555", "h:443"),
+    ] {
+        let addresses = plan(&roles(line)).expect(line).addresses;
+        let text: Vec<String> = addresses.iter().flatten().map(HostPort::to_string).collect();
+        assert_eq!(text, [listen, proxy], "{line}");
+    }
+    // The first of two that follow it, and whatever the order of sections.
+    let both =
+        "proxy --listen :1 --route a.b=balancer:x + proxy --listen :2 --balancer x + listen --balancer x";
+    assert_eq!(plan(&roles(both)).unwrap().addresses[2].as_ref().unwrap().port, Some(1));
+    let routed = plan(&roles("listen --balancer a + proxy --listen :1 --route a.b=balancer:b")).unwrap();
+    assert_eq!(
+        routed.warnings,
+        [
+            "argument 8 (--route): nothing brings members into the balancer 'b'",
+            "argument 2 (--balancer): nothing follows the balancer 'a': its members are only logged",
+        ]
+    );
+}
+
+#[test]
 fn sections_that_do_not_fit_together() {
     for (line, message) in [
         (
@@ -405,6 +459,13 @@ fn sections_that_do_not_fit_together() {
             "listen --listen :5555 --balancer a + listen",
             "argument 7 (listen): --listen: wanted another address than argument 2 (--listen)",
         ),
+        ("proxy", "argument 1 (proxy): --listen: missing: wanted ADDR"),
+        ("proxy --listen h", "argument 2 (--listen): 'h': wanted a port too, such as :443"),
+        ("listen + proxy", "argument 3 (proxy): --listen: missing: wanted ADDR"),
+        (
+            "proxy --listen :443 + proxy --listen 0.0.0.0:443",
+            "argument 6 (--listen): '0.0.0.0:443': wanted another address than argument 2 (--listen)",
+        ),
         (
             "haproxy --socket s --backend b + haproxy --backend b --socket s",
             "argument 8 (--backend): 'b': wanted another backend or socket than argument 4 (--backend)",
@@ -417,7 +478,7 @@ fn sections_that_do_not_fit_together() {
 #[test]
 fn check_shows_every_value_and_its_origin() {
     let check = |words: &[&str], judge: &check::Judge| {
-        let Invocation::Check(own, source) = invocation(words).unwrap() else { panic!() };
+        let Invocation::Study(_, own, source) = invocation(words).unwrap() else { panic!() };
         let mut out = Vec::new();
         let checked = check::run(&source, own.flag("show"), HOST, judge, &mut out);
         checked.map(|()| String::from_utf8(out).unwrap())

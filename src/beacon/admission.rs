@@ -4,6 +4,7 @@
 //! address, or a cloud's metadata service. So a receiver admits a url only in plain form ([`crate::url`]), of a scheme
 //! and to an address that its operator may have meant. Names are never resolved, nothing is remembered here.
 
+use crate::cidr::Cidr;
 use crate::url::{self, BadUrl, Host, Url};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -103,8 +104,7 @@ impl fmt::Display for Refusal {
 /// One `--allow` rule: a range of addresses and a range of ports.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Allow {
-    network: IpAddr,
-    prefix: u8,
+    range: Cidr,
     ports: RangeInclusive<u16>,
 }
 
@@ -119,32 +119,16 @@ impl Allow {
             .ok_or_else(|| "CIDR[:PORT[-PORT]], such as 10.0.0.0/8:8080-8090 or [fd00::/8]:80".to_owned())
     }
 
-    /// Whether the address and the port both lie inside.
+    /// Whether the address and the port both lie inside. An IPv4-mapped address is one of IPv6 here: it is special, and
+    /// would make a second member of one backend.
     #[must_use]
     pub fn covers(&self, ip: IpAddr, port: u16) -> bool {
-        self.ports.contains(&port)
-            && match (self.network, ip) {
-                (IpAddr::V4(net), IpAddr::V4(ip)) => {
-                    (net.to_bits() ^ ip.to_bits()).leading_zeros() >= self.prefix.into()
-                }
-                (IpAddr::V6(net), IpAddr::V6(ip)) => {
-                    (net.to_bits() ^ ip.to_bits()).leading_zeros() >= self.prefix.into()
-                }
-                _ => false,
-            }
+        self.ports.contains(&port) && self.range.contains(ip)
     }
 
     fn read(text: &str) -> Option<Allow> {
         let (range, ports) = Allow::split(text)?;
-        let (ip, prefix) = range.split_once('/').map_or((range, None), |(ip, prefix)| (ip, Some(prefix)));
-        let network: IpAddr = ip.parse().ok()?;
-        let widest = if network.is_ipv4() { 32 } else { 128 };
-        let prefix = match prefix {
-            Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok()?,
-            Some(_) => return None,
-            None => widest,
-        };
-        (prefix <= widest).then_some(Allow { network, prefix, ports: read_ports(ports)? })
+        Some(Allow { range: Cidr::parse(range).ok()?, ports: read_ports(ports)? })
     }
 
     /// Splits a rule into its range and the text of its ports, empty where there are none.

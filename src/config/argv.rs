@@ -4,6 +4,7 @@
 //! beacond [GLOBAL]... ROLE [--option value]... [+ ROLE [--option value]...]...
 //! beacond [GLOBAL]... -c FILE
 //! beacond TOOL [--option value]... [OPERAND]...
+//! beacond check|explain [GLOBAL|--option value]... (ROLE ... | -c FILE)
 //! ```
 //!
 //! A lone `+` separates roles, except as an option's value. A value that names an option of the role is refused unless
@@ -26,8 +27,8 @@ pub enum Invocation {
     Help(Option<String>),
     /// Run roles.
     Run(Source),
-    /// Do all of that but running: the tool `check`, with its own options.
-    Check(Section, Source),
+    /// Look into a configuration without running it: a tool, with its own options.
+    Study(&'static Tool, Section, Source),
     /// Another tool, with its options and operands.
     Tool(&'static Tool, Section, Vec<Operand>),
 }
@@ -79,12 +80,12 @@ pub fn invocation(words: impl IntoIterator<Item = OsString>, host: &str) -> Resu
         });
     };
     reader.at = 1;
-    if tool.role.name == "check" {
+    if tool.takes_roles() {
         let mut own = Builder::new(&tool.role, Origin::Argv { word: 1 }, host);
         return reader.source(Some(&mut own)).map(|asked| match asked {
-            Asked::Help(topic) => Invocation::Help(topic.or(Some("check".to_owned()))),
+            Asked::Help(topic) => Invocation::Help(topic.or(Some(tool.role.name.to_owned()))),
             Asked::Version => Invocation::Version,
-            Asked::Source(source) => Invocation::Check(own.finish(), source),
+            Asked::Source(source) => Invocation::Study(tool, own.finish(), source),
         });
     }
     let Some((section, operands)) = reader.tool(tool)? else {
@@ -122,7 +123,8 @@ enum Asked {
 }
 
 impl<'a> Words<'a> {
-    /// Global options, then roles or a file. Options of a tool (`own`) may stand among the global ones.
+    /// Global options, then roles or a file. Options of a tool (`own`) may stand among the global ones, and behind a
+    /// role that has none of the same name.
     fn source(&mut self, mut own: Option<&mut Builder>) -> Result<Asked, Error> {
         let mut global = Builder::new(&GLOBAL, Origin::Default, self.host);
         let mut file: Option<(usize, String)> = None;
@@ -157,12 +159,12 @@ impl<'a> Words<'a> {
                 Shown(word)
             ))),
             (None, Some((_, path))) => Ok(Asked::Source(Source::File { global, path })),
-            (Some(_), None) => self.roles(global),
+            (Some(_), None) => self.roles(global, own),
             (None, None) => Err(Error::text("no role: wanted ROLE or -c FILE")),
         }
     }
 
-    fn roles(&mut self, global: Section) -> Result<Asked, Error> {
+    fn roles(&mut self, global: Section, mut own: Option<&mut Builder>) -> Result<Asked, Error> {
         let mut roles = Vec::new();
         loop {
             let mut section = Builder::new(self.role()?, Origin::Argv { word: self.at }, self.host);
@@ -174,7 +176,14 @@ impl<'a> Words<'a> {
                     }
                     Some("+") => break,
                     Some("-h" | "--help") => return Ok(Asked::Help(Some(section.role().name.to_owned()))),
-                    Some(word) if word.starts_with('-') => self.option(&mut section)?,
+                    Some(word) if word.starts_with('-') => {
+                        let name = word.split('=').next().unwrap_or_default().trim_start_matches('-');
+                        let foreign = section.role().option(name).is_none();
+                        match own.as_deref_mut().filter(|own| foreign && own.role().option(name).is_some()) {
+                            Some(own) => self.option(own)?,
+                            None => self.option(&mut section)?,
+                        }
+                    }
                     Some(word) => {
                         return Err(Error::text(format!(
                             "argument {} ('{}'): wanted an option of {}, or + and another role",

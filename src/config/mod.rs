@@ -14,6 +14,7 @@
 //! opens a socket.
 
 pub mod argv;
+pub mod env;
 pub mod file;
 pub mod global;
 pub mod grammar;
@@ -24,6 +25,7 @@ pub mod values;
 
 pub use section::{Builder, Given, Section};
 
+use crate::options;
 use std::fmt;
 use std::rc::Rc;
 
@@ -42,8 +44,18 @@ pub enum Origin {
         /// The line, counted from 1.
         line: usize,
     },
+    /// In the environment: the variables, and whether they are set.
+    Env(&'static str),
     /// Nowhere: it is the option's default.
     Default,
+}
+
+impl Origin {
+    /// Whether it was written as an option, so that it wins over what was not.
+    #[must_use]
+    pub fn is_written(&self) -> bool {
+        matches!(self, Origin::Argv { .. } | Origin::File { .. })
+    }
 }
 
 impl fmt::Display for Origin {
@@ -51,6 +63,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::Argv { word } => write!(f, "argument {word}"),
             Origin::File { path, line } => write!(f, "{}:{line}", Shown(path)),
+            Origin::Env(variables) => f.write_str(variables),
             Origin::Default => f.write_str("default"),
         }
     }
@@ -67,20 +80,30 @@ pub struct Config {
 
 impl Config {
     /// The configuration that the command line holds or names. A global option on the command line wins over the
-    /// same one in the file.
+    /// same one in the file. A section that asks for it has its defaults from the environment.
     ///
     /// # Errors
-    /// A file that cannot be read or whose text is wrong.
+    /// A file that cannot be read or whose text is wrong; a variable that is wrong.
     pub fn load(source: &argv::Source, host: &str) -> Result<Config, Error> {
-        match source {
-            argv::Source::Words { global, roles } => {
-                Ok(Config { global: global.clone(), roles: roles.clone() })
-            }
+        let (global, mut roles) = match source {
+            argv::Source::Words { global, roles } => (global.clone(), roles.clone()),
             argv::Source::File { global, path } => {
                 let (below, roles) = file::load(path, host)?;
-                Ok(Config { global: global.over(below), roles })
+                (global.over(below), roles)
+            }
+        };
+        for section in &mut roles {
+            let name = section.role().name;
+            let environment = options::environments().iter().find(|(role, _)| *role == name);
+            if let Some((_, environment)) = environment.filter(|_| section.flag("env")) {
+                let lookup = |name: &str| Some(std::env::var_os(name)?.to_string_lossy().into_owned());
+                let written = section.values().iter().filter(|v| v.origin.is_written());
+                let written: Vec<_> = written.map(|v| (v.opt.name, v.text.as_str())).collect();
+                let values = environment(&written, &lookup).map_err(Error::text)?;
+                *section = section.with_env(values, host);
             }
         }
+        Ok(Config { global, roles })
     }
 }
 

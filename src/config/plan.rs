@@ -9,8 +9,8 @@ use crate::options::Table;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// The host that `listen` binds when none is said: every IPv4 address.
-const LISTEN_HOST: &str = "0.0.0.0";
+/// The host that is bound when none is said: every IPv4 address.
+const ANY_HOST: &str = "0.0.0.0";
 /// The port that `listen` binds when none is said.
 pub const LISTEN_PORT: u16 = 5555;
 
@@ -88,7 +88,11 @@ pub fn plan(roles: &[Section]) -> Result<Plan, Error> {
         }
     }
     for section in roles {
-        let address = if section.role().name == "listen" { Some(listen_address(section)?) } else { None };
+        let address = match section.role().name {
+            "listen" => Some(listen_address(section, roles)?),
+            "proxy" => Some(proxy_address(section)?),
+            _ => None,
+        };
         plan.addresses.push(address);
     }
     distinct(roles, &plan.addresses)?;
@@ -139,13 +143,52 @@ fn max_members(value: &str) -> Result<usize, String> {
     count.ok_or_else(|| format!("a whole number from 1 to {MAX_MEMBERS}"))
 }
 
-/// Where a `listen` section receives: what it says, and the defaults for the parts it leaves out.
-fn listen_address(section: &Section) -> Result<HostPort, Error> {
+/// Where a `listen` section receives. A part that it leaves out is that of the first proxy that follows its balancer,
+/// for UDP and TCP ports do not collide, or else the default.
+fn listen_address(section: &Section, roles: &[Section]) -> Result<HostPort, Error> {
     let said = section.get("listen", values::addr)?.unwrap_or_default();
-    Ok(HostPort {
-        host: Some(said.host.unwrap_or_else(|| LISTEN_HOST.to_owned())),
-        port: Some(said.port.unwrap_or(LISTEN_PORT)),
-    })
+    if said.host.is_some() && said.port.is_some() {
+        return Ok(said);
+    }
+    let balancer = section.need("balancer", balancer_name)?;
+    let mut beside = HostPort { host: Some(ANY_HOST.to_owned()), port: Some(LISTEN_PORT) };
+    for proxy in roles.iter().filter(|s| s.role().name == "proxy") {
+        if followed(proxy)?.iter().any(|(name, _)| *name == balancer) {
+            beside = proxy_address(proxy)?;
+            break;
+        }
+    }
+    Ok(HostPort { host: said.host.or(beside.host), port: said.port.or(beside.port) })
+}
+
+/// Where a `proxy` section takes connections: the host has a default, a port must be said.
+fn proxy_address(section: &Section) -> Result<HostPort, Error> {
+    let said = section.need("listen", values::addr)?;
+    if said.port.is_none() {
+        return Err(section.wrong("listen", "a port too, such as :443"));
+    }
+    Ok(HostPort { host: Some(said.host.unwrap_or_else(|| ANY_HOST.to_owned())), ..said })
+}
+
+/// The balancers that a section follows, each with the place that says so: those that its routes lead to, if it has
+/// any.
+fn followed(section: &Section) -> Result<Vec<(String, String)>, Error> {
+    let routed = section.role().option("route").is_some();
+    let routes: Vec<_> = if routed { section.each("route").collect() } else { Vec::new() };
+    if routes.is_empty() {
+        let name = section.need("balancer", balancer_name)?;
+        return Ok(vec![(name, section.place_of("balancer"))]);
+    }
+    let mut names: Vec<(String, String)> = Vec::new();
+    for route in routes {
+        // What is wrong with a route is said by who reads all of it.
+        let target = route.text.split_once('=').and_then(|(_, target)| target.strip_prefix("balancer:"));
+        let name = target.and_then(|name| balancer_name(name).ok());
+        if let Some(name) = name.filter(|name| !names.iter().any(|(known, _)| known == name)) {
+            names.push((name, section.place_at(route)));
+        }
+    }
+    Ok(names)
 }
 
 /// Refuses two sections that would own the same socket, or the same backend of the same HAProxy.
@@ -153,7 +196,9 @@ fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Err
     for (i, section) in roles.iter().enumerate() {
         for (j, earlier) in roles.iter().enumerate().take(i) {
             let address = |n: usize| addresses.get(n).and_then(Option::as_ref).filter(|a| a.port != Some(0));
-            if address(i).is_some() && address(i) == address(j) {
+            // Of one role, and so of one protocol: UDP and TCP ports do not collide.
+            let alike = section.role().name == earlier.role().name;
+            if alike && address(i).is_some() && address(i) == address(j) {
                 let wanted = format!("another address than {}", earlier.place_of("listen"));
                 return Err(section.wrong("listen", &wanted));
             }
@@ -173,12 +218,12 @@ fn lonely(roles: &[Section], balancers: &[Balancer], first: &[&Section]) -> Resu
     let mut warnings = Vec::new();
     let mut read = Vec::new();
     for section in roles.iter().filter(|s| s.role().table == Table::Reads) {
-        let name = section.need("balancer", balancer_name)?;
-        if !balancers.iter().any(|b| b.name == name) {
-            let place = section.place_of("balancer");
-            warnings.push(format!("{place}: nothing brings members into the balancer '{name}'"));
+        for (name, place) in followed(section)? {
+            if !balancers.iter().any(|b| b.name == name) {
+                warnings.push(format!("{place}: nothing brings members into the balancer '{name}'"));
+            }
+            read.push(name);
         }
-        read.push(name);
     }
     for (balancer, section) in balancers.iter().zip(first).filter(|(b, _)| !read.contains(&b.name)) {
         let (place, name) = (section.place_of("balancer"), &balancer.name);

@@ -1,7 +1,6 @@
 //! Sections written back, as a file's text and as a command line: the other half of the property that both are the
 //! same thing. Only values that were given are written.
 
-use super::Origin;
 use super::section::Section;
 use std::fmt::Write;
 
@@ -13,7 +12,7 @@ pub fn as_file(global: &Section, roles: &[Section]) -> String {
         if !section.role().name.is_empty() {
             let _ = writeln!(out, "[{}]", section.role().name);
         }
-        for value in section.values().iter().filter(|v| v.origin != Origin::Default) {
+        for value in section.values().iter().filter(|v| v.origin.is_written()) {
             let _ = writeln!(out, "{} {}", value.opt.name, value.text);
         }
     }
@@ -31,7 +30,7 @@ pub fn as_words(global: &Section, roles: &[Section]) -> Vec<String> {
         if number > 0 {
             words.push(section.role().name.to_owned());
         }
-        for value in section.values().iter().filter(|v| v.origin != Origin::Default) {
+        for value in section.values().iter().filter(|v| v.origin.is_written()) {
             let name = value.opt.name;
             words.push(match value.opt.is_flag() {
                 true => format!("--{name}"),

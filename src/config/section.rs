@@ -4,6 +4,7 @@
 //! Values are the same wherever they were written: edge blanks are dropped, `{hostname}` is replaced, an empty value
 //! and control characters are refused. Nothing here reads a file.
 
+use super::env::FromEnv;
 use super::{Error, Origin, Shown};
 use crate::options::{Opt, Role};
 use getopts::Fail;
@@ -40,7 +41,8 @@ impl Section {
         &self.at
     }
 
-    /// All values: the given ones in the order in which they were written, then the defaults of the others.
+    /// All values: the given ones in the order in which they were written, then those of the environment and the
+    /// defaults of the others.
     #[must_use]
     pub fn values(&self) -> &[Given] {
         &self.values
@@ -61,7 +63,7 @@ impl Section {
     /// Whether the option `name` was written somewhere.
     #[must_use]
     pub fn given(&self, name: &str) -> bool {
-        self.find(name).is_some_and(|v| v.origin != Origin::Default)
+        self.find(name).is_some_and(|v| v.origin.is_written())
     }
 
     /// The option's value, or `None` where there is neither a given one nor a default.
@@ -87,8 +89,12 @@ impl Section {
     /// # Errors
     /// As [`Section::get`], for the first value that is wrong.
     pub fn all<T>(&self, name: &str, parse: impl Fn(&str) -> Result<T, String>) -> Result<Vec<T>, Error> {
-        let parsed = self.values.iter().filter(|v| v.opt.name == name);
-        parsed.map(|v| parse(&v.text).map_err(|wanted| self.refuse(v, &wanted))).collect()
+        self.each(name).map(|v| parse(&v.text).map_err(|wanted| self.refuse(v, &wanted))).collect()
+    }
+
+    /// The values of an option as they were given, in order.
+    pub fn each(&self, name: &str) -> impl Iterator<Item = &Given> {
+        self.values.iter().filter(move |v| v.opt.name == name)
     }
 
     /// An error at the option `name`, or at the section where the option is not given: for checks that need more
@@ -108,13 +114,19 @@ impl Section {
         self.place(name, self.find(name).map_or(&Origin::Default, |v| &v.origin))
     }
 
+    /// Where one of its values comes from, as messages say it.
+    #[must_use]
+    pub fn place_at(&self, value: &Given) -> String {
+        self.place(value.opt.name, &value.origin)
+    }
+
     /// The section's effective text: two sections with the same one mean the same, wherever they are written.
     #[must_use]
     pub fn fingerprint(&self) -> String {
         // By the option's row, not as written; only the order of a repeated option's values counts.
         let mut text = format!("[{}]\n", self.role.name);
         for opt in self.role.options {
-            for value in self.values.iter().filter(|v| v.opt.name == opt.name) {
+            for value in self.each(opt.name) {
                 text.extend([opt.name, " ", &value.text, "\n"]);
             }
         }
@@ -124,10 +136,43 @@ impl Section {
     /// These values where they were given, `below`'s elsewhere.
     #[must_use]
     pub fn over(&self, below: Section) -> Section {
-        let given = |v: &&Given| v.origin != Origin::Default;
-        let mut values: Vec<Given> = self.values.iter().filter(given).cloned().collect();
+        let given = self.values.iter().filter(|v| v.origin.is_written());
+        let mut values: Vec<Given> = given.cloned().collect();
         values.extend(below.values.into_iter().filter(|v| !self.given(v.opt.name)));
         Section { values, ..below }
+    }
+
+    /// This section with values of the environment instead of defaults. `host` is what `{hostname}` stands for.
+    #[must_use]
+    pub fn with_env(&self, values: Vec<FromEnv>, host: &str) -> Section {
+        let (mut all, mut defaults) = (Vec::new(), Vec::new());
+        for value in &self.values {
+            let of_env = values.iter().any(|v| v.option == value.opt.name);
+            match value.origin {
+                Origin::Default if of_env => {}
+                Origin::Default => defaults.push(value.clone()),
+                _ => all.push(value.clone()),
+            }
+        }
+        for FromEnv { option, text, variables } in values {
+            let opt = self.role.option(option);
+            debug_assert!(opt.is_some(), "{} has no option {option}", self.role.name);
+            let text = text.replace("{hostname}", host);
+            all.extend(opt.map(|opt| Given { opt, text, origin: Origin::Env(variables) }));
+        }
+        all.append(&mut defaults);
+        Section { role: self.role, at: self.at.clone(), values: all }
+    }
+
+    /// An error at one of the option's values.
+    #[cold]
+    #[must_use]
+    pub fn refuse(&self, value: &Given, wanted: &str) -> Error {
+        let place = self.place_at(value);
+        if value.opt.is_flag() {
+            return Error::text(format!("{place}: wanted {wanted}"));
+        }
+        Error::text(format!("{place}: '{}': wanted {wanted}", Shown(&value.text)))
     }
 
     fn find(&self, name: &str) -> Option<&Given> {
@@ -139,15 +184,6 @@ impl Section {
     fn missing(&self, name: &str) -> Error {
         let arg = self.role.option(name).map_or("", |o| o.arg);
         Error::text(format!("{}: missing: wanted {arg}", self.place(name, &Origin::Default)))
-    }
-
-    #[cold]
-    fn refuse(&self, value: &Given, wanted: &str) -> Error {
-        let place = self.place(value.opt.name, &value.origin);
-        if value.opt.is_flag() {
-            return Error::text(format!("{place}: wanted {wanted}"));
-        }
-        Error::text(format!("{place}: '{}': wanted {wanted}", Shown(&value.text)))
     }
 
     fn place(&self, name: &str, origin: &Origin) -> String {
@@ -239,9 +275,10 @@ fn place(role: &Role, at: &Origin, name: &str, origin: &Origin) -> String {
     match (origin, at) {
         (Origin::Argv { word }, _) => format!("argument {word} (--{name})"),
         (Origin::File { .. }, _) => format!("{origin}: {name}"),
+        (Origin::Env(_), _) => format!("{origin} ({name})"),
         (Origin::Default, Origin::Argv { word }) => format!("argument {word} ({}): --{name}", role.name),
         (Origin::Default, Origin::File { .. }) => format!("{at}: [{}]: {name}", role.name),
-        (Origin::Default, Origin::Default) => name.to_string(),
+        (Origin::Default, _) => name.to_string(),
     }
 }
 

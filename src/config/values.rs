@@ -104,6 +104,15 @@ pub fn size(value: &str) -> Result<usize, String> {
         .ok_or_else(|| "a size that fits this machine's memory".to_owned())
 }
 
+/// A size from `least` to `most` bytes.
+pub fn size_within(least: usize, most: usize) -> impl Fn(&str) -> Result<usize, String> {
+    move |value| match size(value)? {
+        bytes if (least..=most).contains(&bytes) => Ok(bytes),
+        _ if most == usize::MAX => Err(format!("a size of at least {}", show_size(least))),
+        _ => Err(format!("a size from {} to {}", show_size(least), show_size(most))),
+    }
+}
+
 /// How many of something: a whole number of at least 1.
 ///
 /// # Errors
@@ -182,6 +191,16 @@ pub fn balancer_name(value: &str) -> Result<String, String> {
     }
 }
 
+/// A country's two letters, in capitals.
+///
+/// # Errors
+/// What is wanted.
+pub fn country(value: &str) -> Result<String, String> {
+    let fits = value.len() == 2 && value.bytes().all(|b| b.is_ascii_alphabetic());
+    fits.then(|| value.to_ascii_uppercase())
+        .ok_or_else(|| "the two letters of a country, such as DE".to_owned())
+}
+
 /// A command: words separated by blanks; `"..."` keeps blanks, and may be empty. No escapes, no shell.
 ///
 /// # Errors
@@ -234,6 +253,12 @@ pub fn show_duration(time: Duration) -> String {
         None if us == 0 => "0".to_owned(),
         None => format!("{us}us"),
     }
+}
+
+/// `bytes` as a value of the file: the largest unit that says it exactly.
+fn show_size(bytes: usize) -> String {
+    let unit = [(1 << 20, "m"), (1 << 10, "k")].into_iter().find(|(scale, _)| bytes.is_multiple_of(*scale));
+    unit.map_or_else(|| bytes.to_string(), |(scale, unit)| format!("{}{unit}", bytes / scale))
 }
 
 /// A number of digits alone: no sign, no blank.

@@ -26,6 +26,6 @@ mod url;
 
 pub use fuzz::fuzz_http1;
 pub use headers::Headers;
-pub use request::{BadRequest, Request};
+pub use request::{BadRequest, Request, check_header};
 pub use response::{Asked, Error, MAX_HEAD, MAX_HEADERS, Progress, Reader, Response};
 pub use url::HttpUrl;

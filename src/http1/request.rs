@@ -76,7 +76,6 @@ impl Request<'_> {
     }
 
     fn check(&self) -> Result<(), BadRequest> {
-        let ours = |name: &str| WRITTEN.iter().any(|w| w.eq_ignore_ascii_case(name));
         if !is_token(self.method) {
             return Err(BadRequest::Method);
         }
@@ -87,14 +86,22 @@ impl Request<'_> {
         if self.host.is_empty() || !self.host.bytes().all(host_byte) {
             return Err(BadRequest::Host);
         }
-        if self.headers.iter().any(|(name, _)| !is_token(name) || ours(name)) {
-            return Err(BadRequest::HeaderName);
-        }
-        if self.headers.iter().any(|(_, value)| value.bytes().any(|b| b.is_ascii_control() && b != b'\t')) {
-            return Err(BadRequest::HeaderValue);
-        }
-        Ok(())
+        self.headers.iter().try_for_each(|(name, value)| check_header(name, value))
     }
+}
+
+/// Whether a field may be among a request's further ones.
+///
+/// # Errors
+/// The part that may not be sent.
+pub fn check_header(name: &str, value: &str) -> Result<(), BadRequest> {
+    if !is_token(name) || WRITTEN.iter().any(|w| w.eq_ignore_ascii_case(name)) {
+        return Err(BadRequest::HeaderName);
+    }
+    if value.bytes().any(|b| b.is_ascii_control() && b != b'\t') {
+        return Err(BadRequest::HeaderValue);
+    }
+    Ok(())
 }
 
 /// Fields that this writer alone decides: two of them would let client and server disagree where a message ends.

@@ -41,7 +41,6 @@ fn bash() -> String {
         +) words='{roles}' ;;
         help) words='{commands}' ;;
         completions) words='bash zsh' ;;
-        check) words='{roles} --show {global}' ;;
 ",
         openings(&commands),
         file_options(),
@@ -49,7 +48,11 @@ fn bash() -> String {
     for role in options::roles() {
         let _ = writeln!(out, "        {}) words='{} +' ;;", role.name, long(role.options));
     }
-    for tool in TOOLS.iter().filter(|t| t.role.name != "check" && !t.role.options.is_empty()) {
+    for tool in TOOLS.iter().filter(|t| t.takes_roles()) {
+        let own = long(tool.role.options);
+        let _ = writeln!(out, "        {}) words='{roles} {own} {global}' ;;", tool.role.name);
+    }
+    for tool in TOOLS.iter().filter(|t| !t.takes_roles() && !t.role.options.is_empty()) {
         let operands = if tool.operands.chars().all(|c| c.is_ascii_lowercase() || c == '|') {
             tool.operands.replace('|', " ")
         } else {
@@ -64,9 +67,14 @@ fn bash() -> String {
     out
 }
 
-/// The patterns by which a word opens a role or tool: first of all, behind a `+`, or behind `check`.
+/// The patterns by which a word opens a role or tool: first of all, behind a `+`, or behind a tool that looks into
+/// a configuration.
 fn openings(commands: &str) -> String {
-    let pattern = |name: &str| format!(":{name}|+:{name}|check:{name}");
+    let behind: Vec<&str> = TOOLS.iter().filter(|t| t.takes_roles()).map(|t| t.role.name).collect();
+    let pattern = |name: &str| {
+        let behind = behind.iter().map(|tool| format!("|{tool}:{name}"));
+        format!(":{name}|+:{name}{}", behind.collect::<String>())
+    };
     names(commands.split(' ').map(pattern)).replace(' ', "|")
 }
 

@@ -3,5 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod decode;
+#[cfg(feature = "proxy")]
+pub mod explain;
 pub mod keygen;
 pub mod status;

@@ -64,7 +64,9 @@ pub struct Name {
 }
 
 impl Name {
-    fn new(sent: &str) -> Name {
+    /// A name that was sent, or, to ask what would become of it, might be.
+    #[must_use]
+    pub fn new(sent: &str) -> Name {
         let route = url::host_name(sent.strip_suffix('.').unwrap_or(sent));
         Name { sent: sent.into(), route: route.map(Into::into) }
     }
@@ -91,6 +93,16 @@ pub struct Alpn {
 }
 
 impl Alpn {
+    /// A list of these protocols, as a client might offer it; `None` if one has not 1 to 255 bytes.
+    pub fn of<'a>(names: impl Iterator<Item = &'a [u8]>) -> Option<Alpn> {
+        let mut list = Vec::new();
+        for name in names {
+            list.push(u8::try_from(name.len()).ok().filter(|length| *length > 0)?);
+            list.extend_from_slice(name);
+        }
+        Some(Alpn { list: list.into() })
+    }
+
     /// The protocols' names: 1 to 255 bytes each, of any value.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let mut rest = &self.list[..];
