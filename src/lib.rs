@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod reactor;
 pub mod secret;
 pub mod shared;
+pub mod show;
 pub mod sinks;
 pub mod sorted;
 pub mod state;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const WIRE: &[&str] = &[
     "bytes.rs",
     "clock.rs",
+    "show.rs",
     "sorted.rs",
     "url.rs",
     "http1/",

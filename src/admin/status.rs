@@ -1,9 +1,11 @@
-//! The one report about a running daemon, for people and as JSON. Reads what is shared; changes nothing.
+//! The reports about a running daemon, for people and as JSON: the state of everything, from what is shared, and what
+//! services say of the sessions they carry. Changes nothing.
 
 use crate::bytes::{JsonStr, Printable};
 use crate::clock::{Mono, Seconds};
 use crate::members::{BalancerId, Member, MemberId};
 use crate::shared::Shared;
+use crate::show::{OrNull, Span, table};
 use crate::sorted::sort;
 use std::fmt::{self, Write};
 
@@ -120,11 +122,9 @@ impl<'a> Report<'a> {
                 )?;
             }
             out.push('\n');
-            let rows: Vec<[String; 7]> =
+            let rows: Vec<Vec<String>> =
                 self.sorted(id).map(|(mid, member)| self.row(id, mid, member)).collect();
-            if !rows.is_empty() {
-                table(out, &rows)?;
-            }
+            table(out, &["URL", "STATE", "WEIGHT", "SEEN", "FROM", "HOST", "SINKS"], &rows)?;
         }
         let dropped: Vec<_> = self
             .shared
@@ -142,7 +142,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn row(&self, balancer: BalancerId, id: MemberId, member: &Member) -> [String; 7] {
+    fn row(&self, balancer: BalancerId, id: MemberId, member: &Member) -> Vec<String> {
         let sinks: Vec<String> = self
             .shared
             .views
@@ -152,7 +152,7 @@ impl<'a> Report<'a> {
                 None => format!("{sink} {}", view.state.name()),
             })
             .collect();
-        [
+        vec![
             member.url_text().into_owned(),
             member.state().name().to_owned(),
             member.weight().to_string(),
@@ -168,61 +168,5 @@ impl<'a> Report<'a> {
         let mut members: Vec<_> = self.shared.members.members(balancer).collect();
         sort(&mut members, |(_, a), (_, b)| a.url().cmp(b.url()));
         members.into_iter()
-    }
-}
-
-fn table(out: &mut String, rows: &[[String; 7]]) -> fmt::Result {
-    let head = ["URL", "STATE", "WEIGHT", "SEEN", "FROM", "HOST", "SINKS"].map(str::to_owned);
-    let mut widths = [0; 7];
-    for row in rows.iter().chain([&head]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in [&head].into_iter().chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            write!(line, "{cell:width$}  ")?;
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
-
-/// A value, or JSON's `null`.
-struct OrNull<T>(Option<T>);
-
-impl<T: fmt::Display> fmt::Display for OrNull<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("null"),
-        }
-    }
-}
-
-/// Seconds as people say them: `7s`, `2m05s`, `3h07m`, `4d02h`.
-struct Span(u64);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = self.0;
-        match s {
-            0..60 => write!(f, "{s}s"),
-            60..3600 => write!(f, "{}m{:02}s", s / 60, s % 60),
-            3600..86_400 => write!(f, "{}h{:02}m", s / 3600, s / 60 % 60),
-            _ => write!(f, "{}d{:02}h", s / 86_400, s / 3600 % 24),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans() {
-        let shown: Vec<String> = [0, 59, 60, 3599, 3600, 86_400].map(|s| Span(s).to_string()).into();
-        assert_eq!(shown, ["0s", "59s", "1m00s", "59m59s", "1h00m", "1d00h"]);
     }
 }
