@@ -75,6 +75,32 @@ impl fmt::Display for JsonStr<'_> {
     }
 }
 
+/// Shows bytes in rows of 16, each with its offset, hex and printable ASCII; a newline between rows.
+#[derive(Clone, Copy, Debug)]
+pub struct HexDump<'a>(pub &'a [u8]);
+
+impl fmt::Display for HexDump<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, row) in self.0.chunks(16).enumerate() {
+            if n > 0 {
+                f.write_char('\n')?;
+            }
+            write!(f, "{:04x} ", n * 16)?;
+            for i in 0..16 {
+                match row.get(i) {
+                    Some(b) => write!(f, " {b:02x}")?,
+                    None => f.write_str("   ")?,
+                }
+            }
+            f.write_str("  ")?;
+            for b in row {
+                f.write_char(if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' })?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Lets one log line through per interval and counts what it held back.
 #[derive(Debug)]
 pub struct LogGate {

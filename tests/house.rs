@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 /// Bytes to values and back. A trailing `/` means everything below.
 const WIRE: &[&str] = &[
     "bytes.rs",
+    "cidr.rs",
     "clock.rs",
     "show.rs",
     "sorted.rs",
@@ -41,6 +42,7 @@ const STATE: &[&str] = &[
     "sinks/haproxy/notes.rs",
     "state_text.rs",
     "stats.rs",
+    "taps.rs",
     "views.rs",
     "wheel.rs",
 ];
