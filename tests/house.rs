@@ -36,6 +36,7 @@ const STATE: &[&str] = &[
     "config/values.rs",
     "secret/mod.rs",
     "members/",
+    "proxy/report.rs",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
     "sinks/haproxy/machine/",
