@@ -4,6 +4,7 @@
 use crate::bytes::{JsonStr, Printable};
 use crate::clock::{Mono, Seconds};
 use crate::members::{BalancerId, Member, MemberId};
+use crate::reactor::Form;
 use crate::shared::Shared;
 use crate::show::{OrNull, Span, table};
 use crate::sorted::sort;
@@ -168,5 +169,47 @@ impl<'a> Report<'a> {
         let mut members: Vec<_> = self.shared.members.members(balancer).collect();
         sort(&mut members, |(_, a), (_, b)| a.url().cmp(b.url()));
         members.into_iter()
+    }
+}
+
+/// Bytes of a report about sessions. Each service bounds its own part; this bounds how many parts there are.
+const SESSIONS: usize = 8 << 20;
+
+/// What services say of their sessions, as one report.
+#[must_use]
+pub fn sessions(form: Form, told: &[String]) -> String {
+    let mut room = SESSIONS;
+    let fits = told.iter().position(|part| {
+        let fits = part.len() <= room;
+        room = room.saturating_sub(part.len());
+        !fits
+    });
+    let (shown, rest) = told.split_at(fits.unwrap_or(told.len()));
+    let left_out = rest.len();
+    match form {
+        Form::Json => {
+            format!("{{\"proxies\":[{}],\"proxies_left_out\":{left_out}}}\n", shown.join(","))
+        }
+        Form::Text if told.is_empty() => "nothing here carries sessions\n".to_owned(),
+        Form::Text if left_out > 0 => format!("{}\n… {left_out} more\n", shown.join("\n")),
+        Form::Text => shown.join("\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_become_one_report_of_limited_length() {
+        let told = ["{\"a\":1}", "{\"b\":2}"].map(str::to_owned);
+        let json = "{\"proxies\":[{\"a\":1},{\"b\":2}],\"proxies_left_out\":0}\n";
+        assert_eq!(sessions(Form::Json, &told), json);
+        assert_eq!(sessions(Form::Text, &["a\n".to_owned(), "b\n".to_owned()]), "a\n\nb\n");
+        assert_eq!(sessions(Form::Json, &[]), "{\"proxies\":[],\"proxies_left_out\":0}\n");
+        assert_eq!(sessions(Form::Text, &[]), "nothing here carries sessions\n");
+        let big = vec!["x".repeat(SESSIONS / 3); 5];
+        let report = sessions(Form::Text, &big);
+        assert!(report.len() < SESSIONS + 100 && report.ends_with("x\n… 2 more\n"));
     }
 }

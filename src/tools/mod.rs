@@ -5,3 +5,4 @@ pub mod completions;
 pub mod decode;
 pub mod keygen;
 pub mod status;
+pub mod trace;
