@@ -75,29 +75,38 @@ impl fmt::Display for JsonStr<'_> {
     }
 }
 
-/// Shows bytes in rows of 16, each with its offset, hex and printable ASCII; a newline between rows.
+/// Shows bytes for reading as hex and ASCII, in rows of 16 without a line end behind the last; a last row says how many
+/// bytes beyond [`HexDump::MOST`] are left out.
+///
+/// ```text
+/// 0000  16 03 01 02 00 01 00 01 fc 03 03 6b 00 a3 5c 0d  |...........k..\.|
+/// 0010  61 62                                            |ab|
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HexDump<'a>(pub &'a [u8]);
 
+impl HexDump<'_> {
+    /// The most bytes that are shown.
+    pub const MOST: usize = 1024;
+    const ROW: usize = 16;
+}
+
 impl fmt::Display for HexDump<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, row) in self.0.chunks(16).enumerate() {
-            if n > 0 {
-                f.write_char('\n')?;
-            }
-            write!(f, "{:04x} ", n * 16)?;
-            for i in 0..16 {
-                match row.get(i) {
-                    Some(b) => write!(f, " {b:02x}")?,
-                    None => f.write_str("   ")?,
-                }
-            }
-            f.write_str("  ")?;
+        let (shown, more) = self.0.split_at(self.0.len().min(HexDump::MOST));
+        for (nth, row) in shown.chunks(HexDump::ROW).enumerate() {
+            let line_end = if nth == 0 { "" } else { "\n" };
+            write!(f, "{line_end}{:04x} ", nth * HexDump::ROW)?;
             for b in row {
-                f.write_char(if b.is_ascii_graphic() || *b == b' ' { char::from(*b) } else { '.' })?;
+                write!(f, " {b:02x}")?;
             }
+            write!(f, "{:1$}  |", "", 3 * (HexDump::ROW - row.len()))?;
+            for &b in row {
+                f.write_char(if b.is_ascii_graphic() || b == b' ' { b.into() } else { '.' })?;
+            }
+            f.write_char('|')?;
         }
-        Ok(())
+        if more.is_empty() { Ok(()) } else { write!(f, "\n… {} more", more.len()) }
     }
 }
 

@@ -21,8 +21,6 @@ pub const LONGEST: Duration = Duration::from_secs(3600);
 pub const QUEUE: usize = 64 << 10;
 /// A longer line is cut.
 const LINE: usize = 2048;
-/// Bytes of a dump that are shown.
-const DUMP: usize = 2048;
 /// Lines at once, and more each second: never more than 1,000 in 10 seconds.
 const RATE: (u64, u64) = (500, 50);
 
@@ -160,12 +158,8 @@ impl Taps {
     /// Shows them bytes of this session in hex and ASCII, the first of many; `what` says which.
     pub fn dump(&mut self, session: u64, what: &dyn Display, bytes: &[u8]) {
         self.line(session, &format_args!("{what}, {} bytes", bytes.len()));
-        let shown = bytes.get(..DUMP).unwrap_or(bytes);
-        for row in HexDump(shown).to_string().lines() {
+        for row in HexDump(bytes).to_string().lines() {
             self.line(session, &row);
-        }
-        if bytes.len() > shown.len() {
-            self.line(session, &format_args!("… {} more bytes", bytes.len() - shown.len()));
         }
     }
 
@@ -445,7 +439,7 @@ mod tests {
         assert!(lines[1].contains("47 45 54 20") && lines[1].contains("GET / HTTP/1.1"), "{}", lines[1]);
         taps.dump(0x2a, &"more", &[0; 5000]);
         let told = taps.take(id);
-        assert_eq!(told.lines().count(), 1 + DUMP / 16 + 1);
-        assert!(told.ends_with("{0000002a} … 2952 more bytes\n"), "{told}");
+        assert_eq!(told.lines().count(), 1 + HexDump::MOST / 16 + 1);
+        assert!(told.ends_with("{0000002a} … 3976 more\n"), "{told}");
     }
 }
