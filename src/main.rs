@@ -1,10 +1,12 @@
 //! The `beacond` program: which of its commands to run, and how it ends.
 
-use beacond::admin::request::Request;
+use beacond::admin::request::{Request, trace_count, trace_time};
+use beacond::cidr::Cidr;
 use beacond::config::argv::{Invocation, Operand, Source, invocation};
 use beacond::config::values;
 use beacond::config::{Error, Section};
-use beacond::tools::{check, completions, decode, keygen, status};
+use beacond::taps::{self, Filter};
+use beacond::tools::{check, completions, decode, keygen, status, trace};
 use beacond::{daemon, help};
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -57,8 +59,9 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
         "keygen" => keygen(section, only(name, "secret or member", operands)?),
         "status" => {
             none(name, operands)?;
-            let (json, watch) = (section.flag("json"), section.flag("watch"));
-            status::status(&control()?, json, watch, &mut io::stdout().lock()).map_err(Error::world)
+            let request = Request::Status { sessions: section.flag("sessions"), json: section.flag("json") };
+            status::status(&control()?, &request, section.flag("watch"), &mut io::stdout().lock())
+                .map_err(Error::world)
         }
         "reload" => {
             none(name, operands)?;
@@ -71,6 +74,14 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
                 .map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
             let time = section.get("for", values::duration)?;
             status::command(&control()?, &Request::Log { level, time }).map_err(Error::world)
+        }
+        "trace" => {
+            none(name, operands)?;
+            let filter =
+                Filter { sni: section.get("sni", taps::sni)?, from: section.get("from", Cidr::parse)? };
+            let (count, time) = (section.need("count", trace_count)?, section.need("for", trace_time)?);
+            let request = Request::Trace { filter, count, time };
+            trace::trace(&control()?, &request, &mut io::stdout().lock()).map_err(Error::world)
         }
         _ => Err(Error::text(format!("{name}: no such tool"))),
     }

@@ -188,6 +188,8 @@ pub const TOOLS: &[Tool] = &[
     tool("log", "LEVEL", "change the log level of a running beacond", LOG),
     tool("reload", "", "make a running beacond read its file again", &[CONTROL]),
     tool("status", "", "show balancers and members of a running beacond", STATUS),
+    #[cfg(feature = "proxy")]
+    tool("trace", "", "show what happens to new sessions of a running beacond", TRACE),
 ];
 
 const CONTROL: Opt = Opt {
@@ -313,7 +315,47 @@ const LOG: &[Opt] = &[
 
 const STATUS: &[Opt] = &[
     Opt { name: "json", arg: "", repeat: false, default: "", help: "Print it as JSON, on one line." },
+    Opt {
+        name: "sessions",
+        arg: "",
+        repeat: false,
+        default: "",
+        help: "Show what each proxy carries instead: its routes, members and sessions.",
+    },
     Opt { name: "watch", arg: "", repeat: false, default: "", help: "Show it again every second." },
+    CONTROL,
+];
+
+#[cfg(feature = "proxy")]
+const TRACE: &[Opt] = &[
+    Opt {
+        name: "sni",
+        arg: "NAME",
+        repeat: false,
+        default: "",
+        help: "Only sessions of clients that ask for this name; *.example.com means every name below example.com.",
+    },
+    Opt {
+        name: "from",
+        arg: "CIDR",
+        repeat: false,
+        default: "",
+        help: "Only sessions of clients in this network, such as 192.0.2.0/24.",
+    },
+    Opt {
+        name: "count",
+        arg: "N",
+        repeat: false,
+        default: "10",
+        help: "End once so many sessions have ended, at most 1000.",
+    },
+    Opt {
+        name: "for",
+        arg: "TIME",
+        repeat: false,
+        default: "60",
+        help: "End after this long in any case, at most 1h.",
+    },
     CONTROL,
 ];
 

@@ -1,4 +1,4 @@
-//! What rooms share: members, what sinks think of them, counters. Belongs to the loop, lent through `Cx`.
+//! What rooms share: members, what sinks think of them, counters, taps. Belongs to the loop, lent through `Cx`.
 //!
 //! Here too is what the program says when time alone changed the table; what messages changed is said by who heard
 //! them. A further field needs two rooms that read it.
@@ -7,6 +7,7 @@ use crate::bytes::Printable;
 use crate::clock::{Mono, Seconds};
 use crate::members::{Event, Members, What};
 use crate::stats::{Counter, Stats};
+use crate::taps::Taps;
 use crate::views::Views;
 
 /// The nouns that several services read or write.
@@ -17,6 +18,8 @@ pub struct Shared {
     pub views: Views,
     /// Counters.
     pub stats: Stats,
+    /// Who watches sessions, and what there is to tell them.
+    pub taps: Taps,
     /// When the process started.
     pub started: Mono,
     /// The table's count of changes when the services were last told.
@@ -31,6 +34,7 @@ impl Shared {
             members: Members::new(seed),
             views: Views::default(),
             stats: Stats::default(),
+            taps: Taps::default(),
             started: now,
             told: 0,
         }

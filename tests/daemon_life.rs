@@ -266,6 +266,49 @@ fn the_log_level_changes_for_a_while() {
 }
 
 #[test]
+fn a_reload_keeps_who_is_at_the_control_socket() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("conf");
+    let text = |level: &str| {
+        let roles = "[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nbalancer web\nunauthenticated\n";
+        write(&config, &format!("log-level {level}\n{roles}"));
+    };
+    text("info");
+    let daemon = daemon_of(dir.path(), &config);
+    daemon.listening();
+    let mut trace = BufReader::new(UnixStream::connect(&daemon.control).unwrap());
+    trace.get_ref().write_all(b"trace for 1500ms\n").unwrap();
+    let mut line = String::new();
+    trace.read_line(&mut line).unwrap();
+    assert_eq!(line, "ok\n");
+    text("debug");
+    let reload = run(&format!("reload --control {}", daemon.control.display()));
+    assert!(reload.status.success(), "{reload:?}");
+    line.clear();
+    trace.read_to_string(&mut line).unwrap();
+    assert_eq!(line, "… 0 of 10 sessions\n");
+}
+
+#[test]
+fn sessions_and_traces_are_asked_for_by_commands() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{LISTEN} --unauthenticated"));
+    daemon.listening();
+    let control = daemon.control.display().to_string();
+    let said = |line: &str| String::from_utf8(run(&format!("{line} --control {control}")).stdout).unwrap();
+    assert_eq!(said("status --sessions"), "nothing here carries sessions\n");
+    assert_eq!(said("status --sessions --json"), "{\"proxies\":[],\"proxies_left_out\":0}\n");
+    if cfg!(feature = "proxy") {
+        let trace = "trace --sni *.example.com --from 192.0.2.0/24 --count 7 --for 50ms";
+        assert_eq!(said(trace), "… 0 of 7 sessions\n");
+        refused("trace --for 2h", 2, "--for): '2h': wanted a time such as");
+        refused("trace --count 1001", 2, "wanted a whole number from 1 to 1000");
+        refused("trace --sni a*b", 2, "wanted a name such as");
+        refused(&format!("trace --control {control}x"), 1, "is beacond running");
+    }
+}
+
+#[test]
 fn a_second_daemon_does_not_take_a_live_control_socket() {
     let dir = tempfile::tempdir().unwrap();
     let first = Daemon::start(dir.path(), &format!("{LISTEN} --unauthenticated"));

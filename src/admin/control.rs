@@ -1,30 +1,30 @@
 //! The control socket as a service: bounded clients, bounded lines, bounded patience.
 //!
 //! A client that never sends, or never reads, holds one of a few places until its time is up and does no other
-//! harm. What requests mean is in `request`; what the report says, in `status`.
+//! harm. What requests mean is in `request`; what the report says, in `status`; how a client reads and writes, in
+//! `connection`.
 
+use super::connection::{Asked, Client};
 use super::request::Request;
 use super::status;
 use crate::bytes::LogGate;
+use crate::clock::Mono;
 use crate::reactor::bank::plain;
-use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::reactor::{Cx, Done, Form, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::taps::Filter;
 use crate::wheel::TimerId;
 use log::LevelFilter;
 use mio::Interest;
 use mio::net::{UnixListener, UnixStream};
 use slab::Slab;
-use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::any::Any;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Clients at a time; one more is turned away.
 const CLIENTS: usize = 8;
-/// The longest request line.
-const LINE: usize = 256;
-/// How many reads a client's surplus is worth before it is cut off.
-const REST: usize = 64;
-/// How long a client may take from its connection to its end.
+/// How long a client may take from its connection, or from the end of its trace, to its end.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// When to try again after the process ran out of descriptors.
 const BREATH: Duration = Duration::from_millis(200);
@@ -45,19 +45,6 @@ pub struct Control {
     /// Out of descriptors: when to accept again.
     breath: Option<TimerId>,
     complaints: LogGate,
-}
-
-struct Client {
-    stream: UnixStream,
-    registration: Registration,
-    timer: TimerId,
-    line: Vec<u8>,
-    reply: Option<Reply>,
-}
-
-struct Reply {
-    bytes: Vec<u8>,
-    sent: usize,
 }
 
 impl Control {
@@ -109,38 +96,65 @@ impl Control {
         let interest = Interest::READABLE | Interest::WRITABLE;
         let Ok(registration) = cx.register(&mut stream, key, interest) else { return };
         let timer = cx.arm(key, cx.now.mono.after(PATIENCE));
-        self.clients.insert(Client { stream, registration, timer, line: Vec::new(), reply: None });
+        self.clients.insert(Client::new(stream, registration, timer));
     }
 
     fn serve(&mut self, at: usize, cx: &mut Cx<'_>) {
         let Some(client) = self.clients.get_mut(at) else { return };
-        if client.reply.is_none() {
-            match client.read_line() {
-                Progress::Waiting => return,
-                Progress::Over => return self.close(at, cx),
-                Progress::Line(line) => {
-                    let key = Key(FIRST_CLIENT + at);
-                    let Some(reply) = self.obey(&line, key, cx) else { return };
-                    self.answer(at, reply);
+        match client.asked() {
+            Asked::NotYet => return,
+            Asked::Over => return self.close(at, cx),
+            Asked::Line(line) => {
+                if let Some(reply) = self.obey(&line, at, cx)
+                    && let Some(client) = self.clients.get_mut(at)
+                {
+                    client.say(reply);
                 }
             }
+            Asked::Before => {}
         }
-        if self.clients.get_mut(at).is_some_and(Client::finish) {
+        self.tell(at, cx);
+    }
+
+    /// Sends a client what there is for it.
+    fn tell(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let Some(client) = self.clients.get_mut(at) else { return };
+        // Where nothing waits to be read, the end makes an event.
+        let left = client.tap.is_some() && client.has_left();
+        let over = match client.tap {
+            Some(_) if left => true,
+            Some(tap) if cx.shared.taps.is_over(tap) => {
+                client.tap = None;
+                client.say(cx.shared.taps.close(tap));
+                self.patience(at, cx.now.mono.after(PATIENCE), cx);
+                self.clients.get_mut(at).is_some_and(Client::finish)
+            }
+            Some(tap) => client.pass_on(tap, &mut cx.shared.taps),
+            None => client.finish(),
+        };
+        if over {
             self.close(at, cx);
         }
     }
 
-    fn answer(&mut self, at: usize, text: String) {
+    /// A client's time is up at `until`, not when it was.
+    fn patience(&mut self, at: usize, until: Mono, cx: &mut Cx<'_>) {
         if let Some(client) = self.clients.get_mut(at) {
-            client.reply = Some(Reply { bytes: text.into_bytes(), sent: 0 });
+            cx.cancel(client.timer);
+            client.timer = cx.arm(Key(FIRST_CLIENT + at), until);
         }
     }
 
-    /// Does what a line asks for; `None` where the answer comes later, under `key`.
-    fn obey(&mut self, line: &str, key: Key, cx: &mut Cx<'_>) -> Option<String> {
+    /// Does what the line of the client `at` asks for; `None` where the answer comes later.
+    fn obey(&mut self, line: &str, at: usize, cx: &mut Cx<'_>) -> Option<String> {
+        let key = Key(FIRST_CLIENT + at);
         match Request::parse(line) {
             Err(wanted) => Some(format!("error {wanted}\n")),
-            Ok(Request::Status { json }) => {
+            Ok(Request::Status { sessions: true, json }) => {
+                cx.gather(key, if json { Form::Json } else { Form::Text });
+                None
+            }
+            Ok(Request::Status { sessions: false, json }) => {
                 let report = status::Report::new(cx.shared, cx.now.mono);
                 Some(format!("ok\n{}", if json { report.json() } else { report.text() }))
             }
@@ -152,7 +166,20 @@ impl Control {
                 self.set_level(level, time, cx);
                 Some("ok\n".to_owned())
             }
+            Ok(Request::Trace { filter, count, time }) => Some(self.trace(at, filter, count, time, cx)),
         }
+    }
+
+    fn trace(&mut self, at: usize, filter: Filter, count: usize, time: Duration, cx: &mut Cx<'_>) -> String {
+        let until = cx.now.mono.after(time);
+        let Some(tap) = cx.shared.taps.open(filter, count, until) else {
+            return "error too many traces\n".to_owned();
+        };
+        self.patience(at, until, cx);
+        if let Some(client) = self.clients.get_mut(at) {
+            client.tap = Some(tap);
+        }
+        "ok\n".to_owned()
     }
 
     fn set_level(&mut self, level: LevelFilter, time: Option<Duration>, cx: &mut Cx<'_>) {
@@ -166,8 +193,18 @@ impl Control {
         log::info!(target: "control", "log level is now {}", level.as_str().to_ascii_lowercase());
     }
 
+    fn time_is_up(&mut self, at: usize, cx: &mut Cx<'_>) {
+        match self.clients.get(at).and_then(|client| client.tap) {
+            Some(_) => self.tell(at, cx),
+            None => self.close(at, cx),
+        }
+    }
+
     fn close(&mut self, at: usize, cx: &mut Cx<'_>) {
         let Some(mut client) = self.clients.try_remove(at) else { return };
+        if let Some(tap) = client.tap {
+            cx.shared.taps.close(tap);
+        }
         cx.cancel(client.timer);
         cx.deregister(&mut client.stream, client.registration);
     }
@@ -208,15 +245,43 @@ impl Service for Control {
                 self.quiet_again = None;
                 self.set_level(self.level, None, cx);
             }
-            Key(client) => self.close(client - FIRST_CLIENT, cx),
+            Key(client) => self.time_is_up(client - FIRST_CLIENT, cx),
         }
     }
 
     fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
-        let Done::Reloaded(result) = result else { return };
+        let reply = match result {
+            Done::Reloaded(Ok(())) => "ok\n".to_owned(),
+            Done::Reloaded(Err(why)) => format!("error {why}\n"),
+            Done::Gathered(form, told) => format!("ok\n{}", status::sessions(form, &told)),
+            _ => return,
+        };
         let at = key.0 - FIRST_CLIENT;
-        self.answer(at, result.map_or_else(|why| format!("error {why}\n"), |()| "ok\n".to_owned()));
-        self.serve(at, cx);
+        if let Some(client) = self.clients.get_mut(at).filter(|client| client.waits()) {
+            client.say(reply);
+            self.tell(at, cx);
+        }
+    }
+
+    fn taps_filled(&mut self, cx: &mut Cx<'_>) {
+        let readers: Vec<usize> =
+            self.clients.iter().filter(|(_, client)| client.tap.is_some()).map(|(at, _)| at).collect();
+        for at in readers {
+            self.tell(at, cx);
+        }
+    }
+
+    /// The clients stay: one of them asked for this, and others may follow sessions.
+    fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
+        let same = |new: &&Control| new.path == self.path;
+        let Some(level) = (&*new as &dyn Any).downcast_ref().filter(same).map(|new| new.level) else {
+            return Some(new);
+        };
+        self.level = level;
+        if let Some(timer) = self.quiet_again.take() {
+            cx.cancel(timer);
+        }
+        None
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
@@ -228,65 +293,5 @@ impl Service for Control {
             cx.deregister(&mut listener, registration);
             cx.give_back(&self.spec(), Socket::Unix(listener));
         }
-    }
-}
-
-enum Progress {
-    Waiting,
-    Line(String),
-    Over,
-}
-
-impl Client {
-    fn read_line(&mut self) -> Progress {
-        let mut chunk = [0; LINE];
-        loop {
-            match self.stream.read(&mut chunk) {
-                Ok(0) => return Progress::Over,
-                Ok(count) => self.line.extend_from_slice(&chunk[..count]),
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Progress::Waiting,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Progress::Over,
-            }
-            if let Some(end) = self.line.iter().position(|b| *b == b'\n') {
-                return Progress::Line(String::from_utf8_lossy(&self.line[..end]).into_owned());
-            }
-            if self.line.len() > LINE {
-                return Progress::Line(String::new());
-            }
-        }
-    }
-
-    /// Writes on, then waits for the client to close: to close first with bytes unread would reset the connection
-    /// and might take the reply with it. `true` when it is over.
-    fn finish(&mut self) -> bool {
-        if !self.write_reply() {
-            return false;
-        }
-        let _ = self.stream.shutdown(Shutdown::Write);
-        let mut rest = [0; LINE];
-        for _ in 0..REST {
-            match self.stream.read(&mut rest) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Ok(0) | Err(_) => return true,
-                Ok(_) => {}
-            }
-        }
-        true
-    }
-
-    /// Writes on; `true` when all is written or nobody reads any more.
-    fn write_reply(&mut self) -> bool {
-        let Some(reply) = &mut self.reply else { return false };
-        while reply.sent < reply.bytes.len() {
-            match self.stream.write(&reply.bytes[reply.sent..]) {
-                Ok(count) => reply.sent += count,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return false,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(_) => return true,
-            }
-        }
-        true
     }
 }

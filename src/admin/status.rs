@@ -1,9 +1,12 @@
-//! The one report about a running daemon, for people and as JSON. Reads what is shared; changes nothing.
+//! The reports about a running daemon, for people and as JSON: the state of everything, from what is shared, and what
+//! services say of the sessions they carry. Changes nothing.
 
 use crate::bytes::{JsonStr, Printable};
 use crate::clock::{Mono, Seconds};
 use crate::members::{BalancerId, Member, MemberId};
+use crate::reactor::Form;
 use crate::shared::Shared;
+use crate::show::{OrNull, Span, table};
 use crate::sorted::sort;
 use std::fmt::{self, Write};
 
@@ -120,11 +123,9 @@ impl<'a> Report<'a> {
                 )?;
             }
             out.push('\n');
-            let rows: Vec<[String; 7]> =
+            let rows: Vec<Vec<String>> =
                 self.sorted(id).map(|(mid, member)| self.row(id, mid, member)).collect();
-            if !rows.is_empty() {
-                table(out, &rows)?;
-            }
+            table(out, &["URL", "STATE", "WEIGHT", "SEEN", "FROM", "HOST", "SINKS"], &rows)?;
         }
         let dropped: Vec<_> = self
             .shared
@@ -142,7 +143,7 @@ impl<'a> Report<'a> {
         Ok(())
     }
 
-    fn row(&self, balancer: BalancerId, id: MemberId, member: &Member) -> [String; 7] {
+    fn row(&self, balancer: BalancerId, id: MemberId, member: &Member) -> Vec<String> {
         let sinks: Vec<String> = self
             .shared
             .views
@@ -152,7 +153,7 @@ impl<'a> Report<'a> {
                 None => format!("{sink} {}", view.state.name()),
             })
             .collect();
-        [
+        vec![
             member.url_text().into_owned(),
             member.state().name().to_owned(),
             member.weight().to_string(),
@@ -171,48 +172,27 @@ impl<'a> Report<'a> {
     }
 }
 
-fn table(out: &mut String, rows: &[[String; 7]]) -> fmt::Result {
-    let head = ["URL", "STATE", "WEIGHT", "SEEN", "FROM", "HOST", "SINKS"].map(str::to_owned);
-    let mut widths = [0; 7];
-    for row in rows.iter().chain([&head]) {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
-    }
-    for row in [&head].into_iter().chain(rows) {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(widths) {
-            write!(line, "{cell:width$}  ")?;
-        }
-        writeln!(out, "{}", line.trim_end())?;
-    }
-    Ok(())
-}
+/// Bytes of a report about sessions. Each service bounds its own part; this bounds how many parts there are.
+const SESSIONS: usize = 8 << 20;
 
-/// A value, or JSON's `null`.
-struct OrNull<T>(Option<T>);
-
-impl<T: fmt::Display> fmt::Display for OrNull<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.0 {
-            Some(value) => value.fmt(f),
-            None => f.write_str("null"),
+/// What services say of their sessions, as one report.
+#[must_use]
+pub fn sessions(form: Form, told: &[String]) -> String {
+    let mut room = SESSIONS;
+    let fits = told.iter().position(|part| {
+        let fits = part.len() <= room;
+        room = room.saturating_sub(part.len());
+        !fits
+    });
+    let (shown, rest) = told.split_at(fits.unwrap_or(told.len()));
+    let left_out = rest.len();
+    match form {
+        Form::Json => {
+            format!("{{\"proxies\":[{}],\"proxies_left_out\":{left_out}}}\n", shown.join(","))
         }
-    }
-}
-
-/// Seconds as people say them: `7s`, `2m05s`, `3h07m`, `4d02h`.
-struct Span(u64);
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let s = self.0;
-        match s {
-            0..60 => write!(f, "{s}s"),
-            60..3600 => write!(f, "{}m{:02}s", s / 60, s % 60),
-            3600..86_400 => write!(f, "{}h{:02}m", s / 3600, s / 60 % 60),
-            _ => write!(f, "{}d{:02}h", s / 86_400, s / 3600 % 24),
-        }
+        Form::Text if told.is_empty() => "nothing here carries sessions\n".to_owned(),
+        Form::Text if left_out > 0 => format!("{}\n… {left_out} more\n", shown.join("\n")),
+        Form::Text => shown.join("\n"),
     }
 }
 
@@ -221,8 +201,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spans() {
-        let shown: Vec<String> = [0, 59, 60, 3599, 3600, 86_400].map(|s| Span(s).to_string()).into();
-        assert_eq!(shown, ["0s", "59s", "1m00s", "59m59s", "1h00m", "1d00h"]);
+    fn parts_become_one_report_of_limited_length() {
+        let told = ["{\"a\":1}", "{\"b\":2}"].map(str::to_owned);
+        let json = "{\"proxies\":[{\"a\":1},{\"b\":2}],\"proxies_left_out\":0}\n";
+        assert_eq!(sessions(Form::Json, &told), json);
+        assert_eq!(sessions(Form::Text, &["a\n".to_owned(), "b\n".to_owned()]), "a\n\nb\n");
+        assert_eq!(sessions(Form::Json, &[]), "{\"proxies\":[],\"proxies_left_out\":0}\n");
+        assert_eq!(sessions(Form::Text, &[]), "nothing here carries sessions\n");
+        let big = vec!["x".repeat(SESSIONS / 3); 5];
+        let report = sessions(Form::Text, &big);
+        assert!(report.len() < SESSIONS + 100 && report.ends_with("x\n… 2 more\n"));
     }
 }

@@ -27,6 +27,7 @@ pub mod pair;
 mod pools;
 pub mod ppv2;
 mod relay;
+pub mod report;
 mod role;
 pub mod routes;
 mod rules;

@@ -142,6 +142,20 @@ impl Reactor {
         slot.service
     }
 
+    /// Asks everybody for his sessions, for those who want to know.
+    pub(super) fn gather(&mut self, now: Now) {
+        for (id, key, form) in std::mem::take(&mut self.core.gather_for) {
+            let mut told = Vec::new();
+            for service in self.services.iter().filter_map(|(_, slot)| slot.service.as_ref()) {
+                let mut text = String::new();
+                service.sessions(form, now, &self.shared, &mut text);
+                told.push(text);
+            }
+            told.retain(|text| !text.is_empty());
+            self.call(id, now, |s, cx| s.done(key, Done::Gathered(form, told), cx));
+        }
+    }
+
     /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
     pub(super) fn drain(&mut self, now: Now) -> bool {
         if !self.core.stopping {

@@ -1,6 +1,6 @@
 //! What the loop lends to a service for the length of one call.
 
-use super::{Core, Full, Job, Key, ServiceId, Socket, SocketSpec, TICK};
+use super::{Core, Form, Full, Job, Key, ServiceId, Socket, SocketSpec, TICK};
 use crate::clock::{Mono, Now};
 use crate::shared::Shared;
 use crate::wheel::TimerId;
@@ -134,6 +134,11 @@ impl<'a> Cx<'a> {
     pub fn reload(&mut self, key: Key) {
         self.core.reload = true;
         self.core.reload_for.push((self.me, key));
+    }
+
+    /// Asks every service for its sessions after this turn; [`super::Service::done`] gets what they say.
+    pub fn gather(&mut self, key: Key, form: Form) {
+        self.core.gather_for.push((self.me, key, form));
     }
 
     /// Ends the program as TERM does.

@@ -20,7 +20,7 @@ pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
 pub use offload::{Done, Full, Job};
-pub use service::{Key, Plan, Planned, Planner, Ready, Service};
+pub use service::{Form, Key, Plan, Planned, Planner, Ready, Service};
 pub use signals::Signal;
 
 use crate::clock::{Mono, Now};
@@ -67,6 +67,7 @@ pub(crate) struct Core {
     stopping: bool,
     reload_for: Vec<(ServiceId, Key)>,
     reload: bool,
+    gather_for: Vec<(ServiceId, Key, Form)>,
 }
 
 /// The loop and all that runs in it.
@@ -125,6 +126,7 @@ impl Reactor {
             stopping: false,
             reload_for: Vec::new(),
             reload: false,
+            gather_for: Vec::new(),
         };
         let clock = Clock::new();
         Ok(Reactor {
@@ -194,6 +196,7 @@ impl Reactor {
     /// One turn after a poll; `true` when the program is to end.
     fn turn(&mut self, events: &Events) -> bool {
         let now = self.clock.read();
+        self.shared.taps.tick(now.mono);
         for event in events {
             self.event(event, now);
         }
@@ -210,6 +213,7 @@ impl Reactor {
                 self.call(id, now, |s, cx| s.members_changed(cx));
             }
         }
+        self.gather(now);
         if std::mem::take(&mut self.core.reload) && !self.core.stopping {
             self.reload(now);
         }
@@ -219,6 +223,11 @@ impl Reactor {
             self.stop_by = Some(now.mono.after(patience));
         }
         let idle = self.drain(now);
+        if self.shared.taps.take_news() {
+            for id in self.running() {
+                self.call(id, now, |s, cx| s.taps_filled(cx));
+            }
+        }
         for token in self.core.freed.drain(..) {
             self.core.sources.remove(token);
         }
@@ -279,7 +288,7 @@ impl Reactor {
 
     /// Until the earliest deadline, from a fresh reading; `None`: until something happens.
     fn timeout(&mut self) -> Option<Duration> {
-        if !self.core.again.is_empty() || self.core.reload {
+        if !self.core.again.is_empty() || self.core.reload || !self.core.gather_for.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = self.core.wheel.next().map(|ms| Mono(ms.saturating_mul(TICK)));

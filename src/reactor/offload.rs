@@ -3,8 +3,8 @@
 //! Names to resolve and files to write; nothing else is ever threaded. The thread never delays the end of the
 //! process: what must be on disk at exit is written by the loop itself.
 
-use super::Key;
 use super::ServiceId;
+use super::{Form, Key};
 use mio::Waker;
 use std::collections::VecDeque;
 use std::fs;
@@ -63,6 +63,8 @@ pub enum Done {
     Written(io::Result<()>),
     /// The reload that this service asked for took place, or why not.
     Reloaded(Result<(), String>),
+    /// What each service that carries sessions says of them.
+    Gathered(Form, Vec<String>),
 }
 
 /// The queue is full: the helper is stuck, most likely in a resolver that does not answer.

@@ -1,7 +1,9 @@
 //! What a service owes the loop, and what a configuration comes to: the vocabulary of the reactor.
 
 use super::{Cx, Done, SocketSpec};
+use crate::clock::Now;
 use crate::members::Policy;
+use crate::shared::Shared;
 use std::any::Any;
 use std::io;
 use std::time::Duration;
@@ -21,6 +23,15 @@ pub struct Ready {
     pub ended: bool,
     /// The connection is gone in both directions: reset, refused, or closed by both.
     pub gone: bool,
+}
+
+/// For whom a report is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Form {
+    /// People.
+    Text,
+    /// Programs.
+    Json,
 }
 
 /// What runs in the loop: a role of the configuration, or a part of the program with sockets or timers.
@@ -51,6 +62,13 @@ pub trait Service: Any {
 
     /// Members came, went or changed; at most once a turn. Compare the balancer's revision.
     fn members_changed(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// Taps have something to hand out that they had not before; at most once a turn.
+    fn taps_filled(&mut self, _cx: &mut Cx<'_>) {}
+
+    /// Somebody asks for the sessions it carries: appends one JSON object or a few lines of text, of limited length;
+    /// nothing if it never carries any.
+    fn sessions(&self, _form: Form, _now: Now, _shared: &Shared, _out: &mut String) {}
 
     /// A child of the process ended: poll your own.
     fn child_exited(&mut self, _cx: &mut Cx<'_>) {}

@@ -7,3 +7,4 @@ pub mod decode;
 pub mod explain;
 pub mod keygen;
 pub mod status;
+pub mod trace;

@@ -6,18 +6,18 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::time::Duration;
 
-/// Prints the report of the daemon at `control`; with `watch`, again every second until it is interrupted.
+/// Prints a report of the daemon at `control`; with `watch`, again every second until it is interrupted.
 ///
 /// # Errors
 /// Why there is no report, in one line.
-pub fn status(control: &Path, json: bool, watch: bool, out: &mut dyn Write) -> Result<(), String> {
-    let request = Request::Status { json };
+pub fn status(control: &Path, request: &Request, watch: bool, out: &mut dyn Write) -> Result<(), String> {
     if !watch {
-        return print(out, &ask(control, &request)?);
+        return print(out, &ask(control, request)?);
     }
+    let for_programs = matches!(request, Request::Status { json: true, .. });
     loop {
-        match ask(control, &request) {
-            Ok(report) if json => print(out, &report)?,
+        match ask(control, request) {
+            Ok(report) if for_programs => print(out, &report)?,
             Ok(report) => print(out, &format!("{HOME}{report}"))?,
             // It may be restarting: that is what one watches.
             Err(why) => print(out, &format!("{HOME}{why}\n"))?,
