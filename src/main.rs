@@ -4,6 +4,8 @@ use beacond::admin::request::Request;
 use beacond::config::argv::{Invocation, Operand, invocation};
 use beacond::config::values;
 use beacond::config::{Error, Section};
+#[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+use beacond::tools::demo;
 use beacond::tools::{check, completions, decode, keygen, status};
 use beacond::{daemon, help};
 use std::io::{self, Write};
@@ -30,6 +32,12 @@ fn obey(what: Invocation, host: &str) -> Result<(), Error> {
         Invocation::Run(source) => daemon::run(source, host),
         Invocation::Check(section, source) => {
             check::run(&source, section.flag("show"), host, &daemon::judge, &mut io::stdout().lock())
+        }
+        #[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+        Invocation::Tool(tool, section, operands) if tool.role.name == "demo" => {
+            none("demo", &operands)?;
+            let level = section.need("log-level", values::level)?;
+            demo::run(level, &|source| daemon::run(source, host), Box::new(io::stdout()))
         }
         Invocation::Tool(tool, section, operands) => self::tool(tool.role.name, &section, &operands),
     }

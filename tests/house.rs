@@ -40,6 +40,7 @@ const STATE: &[&str] = &[
     "sinks/haproxy/notes.rs",
     "state_text.rs",
     "stats.rs",
+    "tools/demo/judge.rs",
     "views.rs",
     "wheel.rs",
 ];

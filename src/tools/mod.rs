@@ -3,5 +3,7 @@
 pub mod check;
 pub mod completions;
 pub mod decode;
+#[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+pub mod demo;
 pub mod keygen;
 pub mod status;
