@@ -95,7 +95,8 @@ impl Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} requests: ", self.total())?;
+        let total = self.total();
+        write!(f, "{total} request{}: ", if total == 1 { "" } else { "s" })?;
         for (name, count) in &self.answers {
             write!(f, "{count}x {name}, ")?;
         }
