@@ -6,10 +6,10 @@ use std::fmt::Write;
 
 /// The commands to begin with, as examples; a role that this program was built without is left out.
 const FIRST: &[(&str, &str)] = &[
+    ("demo", "demo"),
     ("announce", "announce --address LB --advertise http://:8080 --secret-file FILE"),
     ("listen", "listen --secret-file FILE + haproxy --socket PATH --backend NAME"),
     ("status", "status"),
-    ("check", "check -c FILE"),
 ];
 
 /// What the program can do, on one line.

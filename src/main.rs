@@ -6,6 +6,8 @@ use beacond::config::argv::{Invocation, Operand, Source, invocation};
 use beacond::config::values;
 use beacond::config::{Error, Section};
 use beacond::taps::{self, Filter};
+#[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+use beacond::tools::demo;
 use beacond::tools::{check, completions, decode, keygen, status, trace};
 use beacond::{daemon, help};
 use std::io::{self, Write};
@@ -31,6 +33,12 @@ fn obey(what: Invocation, host: &str) -> Result<(), Error> {
         Invocation::Help(topic) => print(&help::topic(topic.as_deref())?),
         Invocation::Run(source) => daemon::run(source, host),
         Invocation::Study(tool, section, source) => study(tool.role.name, &section, &source, host),
+        #[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+        Invocation::Tool(tool, section, operands) if tool.role.name == "demo" => {
+            none("demo", &operands)?;
+            let level = section.need("log-level", values::level)?;
+            demo::run(level, &|source| daemon::run(source, host), Box::new(io::stdout()))
+        }
         Invocation::Tool(tool, section, operands) => self::tool(tool.role.name, &section, &operands),
     }
 }

@@ -181,6 +181,8 @@ pub const TOOLS: &[Tool] = &[
     tool("check", ROLES, "check a configuration without running it", CHECK),
     tool("completions", "bash|zsh", "print a completion script for a shell", &[]),
     tool("decode", DECODED, "explain captured bytes, one hex line each", DECODE),
+    #[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+    tool("demo", "", "show it all on this machine, in a few seconds", DEMO),
     #[cfg(feature = "proxy")]
     tool("explain", ROLES, "say where a proxy would send a session, and why", EXPLAIN),
     tool("help", "[TOPIC]", "explain a role, a story or a tool", &[]),
@@ -270,6 +272,15 @@ const DECODE: &[Opt] = &[
         help: "For beacon: how far a sender's clock may be off, in whole seconds, at least 1.",
     },
 ];
+
+#[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+const DEMO: &[Opt] = &[Opt {
+    name: "log-level",
+    arg: "LEVEL",
+    repeat: false,
+    default: "error",
+    help: "How much the daemon part says on standard error: error, warn, info, debug or trace.",
+}];
 
 const KEYGEN: &[Opt] = &[
     Opt {

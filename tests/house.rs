@@ -55,6 +55,7 @@ const STATE: &[&str] = &[
     "state_text.rs",
     "stats.rs",
     "taps.rs",
+    "tools/demo/judge.rs",
     "views.rs",
     "wheel.rs",
 ];

@@ -3,6 +3,8 @@
 pub mod check;
 pub mod completions;
 pub mod decode;
+#[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
+pub mod demo;
 #[cfg(feature = "proxy")]
 pub mod explain;
 pub mod keygen;
