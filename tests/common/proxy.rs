@@ -86,9 +86,9 @@ impl Daemon {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap().count()
     }
 
-    /// Sets its limit of descriptors while it runs.
+    /// Sets its soft limit of descriptors while it runs.
     pub fn limit_descriptors(&self, count: usize) {
-        let words = ["--pid", &self.pid().to_string(), &format!("--nofile={count}")];
+        let words = ["--pid", &self.pid().to_string(), &format!("--nofile={count}:")];
         assert!(Command::new("prlimit").args(words).status().unwrap().success());
     }
 
