@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each measurement uses its own part of this file")]
 #![expect(clippy::disallowed_methods, reason = "a measurement reads clocks, and waits between two looks")]
 
+pub mod load;
+
 use beacond::beacon::auth::Key;
 use beacond::beacon::wire::Announce;
 use beacond::reactor::udp::send_all;

@@ -22,6 +22,16 @@ pub fn args(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
 }
 
+/// The binary under test: this build's, or the one that BEACOND_BINARY names, as an installed package's.
+fn binary() -> Command {
+    Command::new(program())
+}
+
+/// Its path.
+pub fn program() -> std::ffi::OsString {
+    std::env::var_os("BEACOND_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_beacond").into())
+}
+
 /// Runs `beacond` to its end.
 pub fn run(line: &str) -> Output {
     run_args(&args(line))
@@ -29,7 +39,7 @@ pub fn run(line: &str) -> Output {
 
 /// Runs `beacond` to its end, with words that may hold blanks.
 pub fn run_args(words: &[String]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_beacond")).args(words).stdin(Stdio::null()).output().unwrap()
+    binary().args(words).stdin(Stdio::null()).output().unwrap()
 }
 
 /// Writes a secret file of mode 0600 and returns its path.
@@ -70,14 +80,14 @@ impl Daemon {
 
     /// Starts it with this control socket.
     pub fn spawn(level: &str, control: &Path, words: &[String]) -> Daemon {
-        Daemon::run(Command::new(env!("CARGO_BIN_EXE_beacond")), level, control, words)
+        Daemon::run(binary(), level, control, words)
     }
 
     /// Starts it with so many file descriptors at most.
     pub fn spawn_limited(files: u32, control: &Path, words: &[String]) -> Daemon {
         let mut shell = Command::new("/bin/sh");
         let script = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
-        shell.args(["-c", &script, env!("CARGO_BIN_EXE_beacond")]);
+        shell.arg("-c").arg(&script).arg(program());
         Daemon::run(shell, "debug", control, words)
     }
 

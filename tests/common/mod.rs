@@ -1,4 +1,5 @@
-//! What tests of the real binary share: a daemon whose log can be waited for, small HTTP backends, a real HAProxy.
+//! What tests of the real binary share: a daemon whose log can be waited for, small HTTP and raw backends, a real
+//! HAProxy, a real nginx.
 //!
 //! Everything waits for a line or a state; nothing sleeps for a fixed time. Addresses are of the test's own in
 //! 127/8, so that tests run side by side.
@@ -8,12 +9,16 @@
     clippy::disallowed_methods,
     reason = "tests are the other side of the sockets"
 )]
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 pub mod backend;
 pub mod daemon;
 pub mod haproxy;
+pub mod haproxy_tcp;
+pub mod nginx;
+pub mod proxy;
 pub mod sender;
+pub mod tcp;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
