@@ -66,6 +66,8 @@ const SERVICES: &[(&str, Make)] = &[
     ("haproxy", crate::sinks::haproxy::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
+    #[cfg(feature = "proxy")]
+    ("proxy", crate::proxy::plan),
 ];
 
 fn service(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {

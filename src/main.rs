@@ -4,7 +4,7 @@ use beacond::admin::request::{Request, trace_count, trace_time};
 use beacond::cidr::Cidr;
 use beacond::config::argv::{Invocation, Operand, Source, invocation};
 use beacond::config::values;
-use beacond::config::{Error, Section};
+use beacond::config::{Error, Section, host_name};
 use beacond::taps::{self, Filter};
 #[cfg(all(feature = "announce", feature = "listen", feature = "proxy"))]
 use beacond::tools::demo;
@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default();
+    let host = host_name();
     let words = std::env::args_os().skip(1);
     match invocation(words, &host).and_then(|what| obey(what, &host)) {
         Ok(()) => ExitCode::SUCCESS,

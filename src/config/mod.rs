@@ -107,6 +107,12 @@ impl Config {
     }
 }
 
+/// This host's name: what `{hostname}` stands for.
+#[must_use]
+pub fn host_name() -> String {
+    nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_default()
+}
+
 /// Why the configuration cannot be used: one line, and the status to exit with.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Error {

@@ -32,7 +32,9 @@ impl Proxy {
     /// Takes a session to its target.
     pub(super) fn go(&mut self, at: usize, target: Target, cx: &mut Cx<'_>) {
         let give_up = cx.now.mono.after(self.rules.settings.connect_deadline);
-        let Some(early) = self.sessions.get_mut(at).and_then(|session| session.early.as_mut()) else { return };
+        let Some(early) = self.sessions.get_mut(at).and_then(|session| session.early.as_mut()) else {
+            return;
+        };
         early.give_up = give_up;
         early.target = target;
         match &early.target {
@@ -72,7 +74,9 @@ impl Proxy {
     }
 
     fn look_up(&mut self, number: Option<usize>, cx: &mut Cx<'_>) {
-        let Some((number, (host, port))) = number.and_then(|n| Some((n, self.upstreams.name(n)?))) else { return };
+        let Some((number, (host, port))) = number.and_then(|n| Some((n, self.upstreams.name(n)?))) else {
+            return;
+        };
         let job = Job::Resolve { host: host.to_owned(), port };
         if cx.offload(Key(number), job).is_err() {
             self.resolved(number, Err(ErrorKind::ResourceBusy.into()), cx);
@@ -295,8 +299,10 @@ impl Session {
         let dst = self.destination();
         // Without a name, what the client connected to, if another proxy tells.
         let address = self.facts.dst.map(|dst| dst.ip().to_string());
-        let (host, port) =
-            facts.wanted(dst.port()).or(address.as_deref().map(|host| (host, dst.port()))).ok_or(End::NoHost)?;
+        let (host, port) = facts
+            .wanted(dst.port())
+            .or(address.as_deref().map(|host| (host, dst.port())))
+            .ok_or(End::NoHost)?;
         let mut out = head;
         rules.headers.request(host, port, &facts, &mut out).map_err(|_| End::NoHost)?;
         Ok(out)
@@ -323,7 +329,8 @@ impl Session {
             if count == 0 {
                 return Ok(early.answer.take().map(|answer| (answer.end(), Vec::new())));
             }
-            let Some(outcome) = early.answer.as_mut().and_then(|answer| answer.feed(&scratch[..count])) else {
+            let Some(outcome) = early.answer.as_mut().and_then(|answer| answer.feed(&scratch[..count]))
+            else {
                 continue;
             };
             let used = if let Outcome::Open { used } = outcome { used } else { count };

@@ -76,7 +76,8 @@ impl Proxy {
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         let trusted = settings.accept_proxy_from.iter();
         let header = settings.accept_proxy
-            && (settings.accept_proxy_from.is_empty() || trusted.clone().any(|range| range.covers(peer.ip())));
+            && (settings.accept_proxy_from.is_empty()
+                || trusted.clone().any(|range| range.covers(peer.ip())));
         let flight = Flight::new(header, settings.sniff.then_some(settings.hello_size));
         let whole = flight.is_whole();
         let early = Early {
@@ -95,7 +96,7 @@ impl Proxy {
             _ => settings.hello_timeout,
         };
         let session = Session {
-            id: self.next_id,
+            id: cx.unique(),
             stage: if whole { Stage::Auth } else { Stage::Flight },
             client: Leg { stream, registration },
             server: None,
@@ -108,7 +109,6 @@ impl Proxy {
             early: Some(Box::new(early)),
             facts: Box::new(Facts::new(peer, cx.now.mono)),
         };
-        self.next_id += 1;
         self.sessions.insert(session);
         if whole {
             return self.arrived(at, cx);
@@ -216,7 +216,9 @@ impl Proxy {
         let Ok(files) = std::fs::read_dir(&dump.folder) else { return };
         let mut found: Vec<_> = files
             .flatten()
-            .filter_map(|file| Some((file.metadata().ok()?.modified().ok()?, file.file_name().into_string().ok()?)))
+            .filter_map(|file| {
+                Some((file.metadata().ok()?.modified().ok()?, file.file_name().into_string().ok()?))
+            })
             .collect();
         crate::sorted::sort(&mut found, Ord::cmp);
         self.dumps.resume(found.iter().map(|(_, name)| name.as_str()));

@@ -13,7 +13,9 @@ use crate::stats::Counter;
 impl Proxy {
     /// Lets bytes flow, as far as they do now.
     pub(super) fn relay(&mut self, at: usize, cx: &mut Cx<'_>) {
-        let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else { return };
+        let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else {
+            return;
+        };
         let (pumped, moved) = session.pump(&mut self.means, cx.scratch);
         if moved {
             session.active = cx.now.mono;
@@ -152,6 +154,9 @@ impl Proxy {
         } else if let Some(times) = self.complaints.pass(cx.now.mono) {
             log::warn!(target: "proxy", "{times} session(s) ended early (last: {line})");
         }
-        session.trace(cx, &line);
+        if session.facts.traced {
+            cx.shared.taps.line(session.id, &line);
+            cx.shared.taps.end(session.id);
+        }
     }
 }

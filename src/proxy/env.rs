@@ -13,7 +13,7 @@
 //! What is written wins: any route or balancer over the upstream, a header over those of its name. A variable that is
 //! set to nothing is not set. Most values are judged where the option's own are. Nothing here reads the environment.
 
-use super::header::Header;
+use super::tunnel::Header;
 use crate::config::env::{FromEnv, Lookup};
 use crate::config::values::{self, HostPort};
 use std::net::IpAddr;

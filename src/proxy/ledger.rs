@@ -1,5 +1,7 @@
 //! What went by each route: sessions and bytes. A row belongs to a route's text, and so outlives a reload. Pure.
 
+use super::report::Traffic;
+
 /// The rows of all routes, those of a configuration that is gone too while they have sessions.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -13,14 +15,8 @@ pub struct Row {
     pub matches: String,
     /// Where it leads, as it is written.
     pub target: String,
-    /// Sessions open now.
-    pub open: u64,
-    /// Sessions ever opened.
-    pub total: u64,
-    /// Bytes from clients, in sessions that ended.
-    pub bytes_in: u64,
-    /// Bytes to clients, in sessions that ended.
-    pub bytes_out: u64,
+    /// Its sessions, and the bytes of those that ended.
+    pub traffic: Traffic,
     /// It is of the present configuration.
     listed: bool,
 }
@@ -38,7 +34,7 @@ impl Ledger {
     fn place(&mut self, matches: String, target: String) -> usize {
         let same = |row: &Row| row.matches == matches && row.target == target;
         let known = self.rows.iter().position(same);
-        let at = known.or_else(|| self.rows.iter().position(|row| !row.listed && row.open == 0));
+        let at = known.or_else(|| self.rows.iter().position(|row| !row.listed && row.traffic.open == 0));
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row::default());
             self.rows.len() - 1
@@ -53,17 +49,18 @@ impl Ledger {
     /// A session took this route.
     pub fn opened(&mut self, at: usize) {
         if let Some(row) = self.rows.get_mut(at) {
-            row.open += 1;
-            row.total += 1;
+            row.traffic.open += 1;
+            row.traffic.total += 1;
         }
     }
 
     /// It ended, having moved so many bytes from and to its client.
     pub fn closed(&mut self, at: usize, (bytes_in, bytes_out): (u64, u64)) {
         if let Some(row) = self.rows.get_mut(at) {
-            row.open = row.open.saturating_sub(1);
-            row.bytes_in = row.bytes_in.saturating_add(bytes_in);
-            row.bytes_out = row.bytes_out.saturating_add(bytes_out);
+            let traffic = &mut row.traffic;
+            traffic.open = traffic.open.saturating_sub(1);
+            traffic.bytes_in = traffic.bytes_in.saturating_add(bytes_in);
+            traffic.bytes_out = traffic.bytes_out.saturating_add(bytes_out);
         }
     }
 
@@ -75,7 +72,7 @@ impl Ledger {
 
     /// All rows that mean something, with their numbers.
     pub fn rows(&self) -> impl Iterator<Item = (usize, &Row)> {
-        self.rows.iter().enumerate().filter(|(_, row)| row.listed || row.open > 0)
+        self.rows.iter().enumerate().filter(|(_, row)| row.listed || row.traffic.open > 0)
     }
 }
 
@@ -97,11 +94,14 @@ mod tests {
         ledger.opened(1);
         ledger.closed(1, (5, 7));
         assert_eq!(list(&mut ledger, &[("b", "y"), ("c", "z")]), [1, 2], "the first has a session still");
-        assert_eq!(ledger.row(1).map(|row| (row.total, row.bytes_in, row.bytes_out)), Some((1, 5, 7)));
+        assert_eq!(
+            ledger.row(1).map(|row| row.traffic),
+            Some(Traffic { open: 0, total: 1, bytes_in: 5, bytes_out: 7 })
+        );
         assert_eq!(ledger.rows().count(), 3);
         ledger.closed(0, (1, 1));
         assert_eq!(list(&mut ledger, &[("b", "q"), ("c", "z")]), [0, 2], "another target, another account");
-        assert_eq!(ledger.row(0).map(|row| row.total), Some(0));
+        assert_eq!(ledger.row(0).map(|row| row.traffic.total), Some(0));
         assert_eq!(ledger.rows().count(), 2);
     }
 }

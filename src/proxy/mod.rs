@@ -16,13 +16,13 @@ mod dial;
 mod door;
 pub mod dump;
 pub mod end;
-pub mod env;
 mod ending;
+pub mod env;
 pub mod flight;
-pub mod header;
 pub mod hello;
 pub mod ledger;
 mod opening;
+mod overview;
 pub mod pair;
 mod pools;
 pub mod ppv2;
@@ -40,3 +40,26 @@ pub mod upstreams;
 pub mod verdict;
 
 pub use role::ROLE;
+
+use crate::config::plan::Ground;
+use crate::config::{Error, Section, host_name};
+use crate::reactor::Planned;
+use rules::Rules;
+use settings::Settings;
+use tunnel::Template;
+
+/// Reads the section and its file of headers: a proxy ready to start.
+///
+/// # Errors
+/// The first option or file that is wrong.
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
+    let routes = settings::routes(section)?;
+    let settings = Settings::from_section(section, &routes)?;
+    let address = ground.address.ok_or_else(|| section.wrong("listen", "an address with a port"))?;
+    let headers = Template(settings.headers.clone());
+    // The bytes of the file of headers count as the section's own.
+    let fingerprint = format!("{}{headers:?}", section.fingerprint());
+    let rules =
+        Rules { access: settings::access(section)?, hostname: host_name(), settings, routes, headers };
+    Ok(Planned { service: Box::new(service::Proxy::new(address, rules)), fingerprint })
+}

@@ -38,10 +38,10 @@ impl Proxy {
         }
         if rules.settings.require_sni {
             let hello = session.early.as_ref().and_then(|early| early.flight.hello());
-            let end = match hello.map(|hello| hello.name.as_ref().and_then(|name| name.route())) {
+            let end = match hello.map(|hello| hello.name.is_some()) {
                 None => Some(End::NotTls),
-                Some(None) => Some(End::NoSni),
-                Some(Some(_)) => None,
+                Some(false) => Some(End::NoSni),
+                Some(true) => None,
             };
             if let Some(end) = end {
                 self.keep_dump(at, Kind::Hello, cx);
@@ -209,13 +209,19 @@ impl Session {
     }
 
     /// Shows its beginning to who wants to see it.
-    fn tell_opening(&mut self, _cx: &mut Cx<'_>) {
-        let Some(early) = &self.early else { return };
-        let (tag, facts) = (Tag(self.id), &self.facts);
-        log::debug!(target: "proxy", "{tag} from {} (peer {})", facts.src, facts.peer);
-        if !early.flight.bytes().is_empty() {
-            log::debug!(target: "proxy", "{tag} first flight\n{}", HexDump(early.flight.bytes()));
+    fn tell_opening(&mut self, cx: &mut Cx<'_>) {
+        let taps = &mut cx.shared.taps;
+        let src = self.facts.src;
+        self.facts.traced = !taps.is_empty() && taps.follow(self.id, src.ip(), self.facts.sni.as_deref());
+        self.trace(cx, &format_args!("from {src}, peer {}", self.facts.peer));
+        let bytes = self.early.as_ref().map_or(&[][..], |early| early.flight.bytes());
+        if bytes.is_empty() {
+            return;
         }
+        if self.facts.traced {
+            cx.shared.taps.dump(self.id, &"first flight", bytes);
+        }
+        log::debug!(target: "proxy", "{} first flight\n{}", Tag(self.id), HexDump(bytes));
     }
 
     /// Puts the question about it to `ask`.
@@ -242,7 +248,10 @@ impl Session {
     }
 
     /// Tells those who trace it.
-    pub(super) fn trace(&self, _cx: &mut Cx<'_>, what: &dyn std::fmt::Display) {
+    pub(super) fn trace(&self, cx: &mut Cx<'_>, what: &dyn std::fmt::Display) {
+        if self.facts.traced {
+            cx.shared.taps.line(self.id, what);
+        }
         log::debug!(target: "proxy", "{} {what}", Tag(self.id));
     }
 }

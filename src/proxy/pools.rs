@@ -142,7 +142,10 @@ impl Pools {
 
     /// The accounts of all members: number of the pool, and its row.
     pub fn rows(&self, now: Mono) -> impl Iterator<Item = (usize, super::balance::Row)> {
-        self.pools.iter().enumerate().flat_map(move |(at, entry)| entry.pool.rows(now).map(move |row| (at, row)))
+        self.pools
+            .iter()
+            .enumerate()
+            .flat_map(move |(at, entry)| entry.pool.rows(now).map(move |row| (at, row)))
     }
 
     /// Takes back what `status` shows.

@@ -98,12 +98,18 @@ impl Session {
         let wanted = scratch.len().min(grant as usize);
         let (Some(source), Some(sink)) = (self.stream(from), self.stream(to)) else { return };
         let room = &mut scratch[..wanted];
-        let count = match retry(|| { let mut source = source; source.read(room) }) {
+        let count = match retry(|| {
+            let mut source = source;
+            source.read(room)
+        }) {
             Ok(0) => return self.pair.ended(from),
             Ok(count) => count,
             Err(e) => return fail(&mut self.pair, from, &e, Pair::drained),
         };
-        let sent = retry(|| { let mut sink = sink; sink.write(&scratch[..count]) });
+        let sent = retry(|| {
+            let mut sink = sink;
+            sink.write(&scratch[..count])
+        });
         self.pair.read(from, count, wanted);
         let sent = match sent {
             Ok(sent) => sent,
@@ -176,7 +182,10 @@ impl Session {
             Hold::Nothing => {}
             Hold::Bytes { bytes, at } => {
                 let rest = bytes.get(*at..).unwrap_or_default();
-                let sent = retry(|| { let mut sink = sink; sink.write(rest) });
+                let sent = retry(|| {
+                    let mut sink = sink;
+                    sink.write(rest)
+                });
                 let wanted = rest.len();
                 *at += sent.as_ref().copied().unwrap_or(0);
                 tell(&mut self.pair, to, sent, wanted);
@@ -198,7 +207,10 @@ impl Session {
 
     fn discard(&mut self, from: Side, scratch: &mut [u8]) {
         let Some(source) = self.stream(from) else { return };
-        match retry(|| { let mut source = source; source.read(scratch) }) {
+        match retry(|| {
+            let mut source = source;
+            source.read(scratch)
+        }) {
             Ok(0) => self.pair.ended(from),
             Ok(count) => self.pair.read(from, count, scratch.len()),
             Err(e) => fail(&mut self.pair, from, &e, Pair::drained),

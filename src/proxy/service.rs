@@ -11,18 +11,19 @@ use super::ledger::Ledger;
 use super::pair::Side;
 use super::pools::Pools;
 use super::relay::Means;
+use super::routes::Target;
 use super::rules::Rules;
 use super::session::{Leg, Session, Stage};
 use super::settings::{OnEnd, Settings};
 use super::splice::Pipes;
 use super::upstreams::Upstreams;
 use super::verdict::Cache;
-use super::routes::Target;
 use crate::bytes::LogGate;
-use crate::clock::Mono;
+use crate::clock::{Mono, Now};
 use crate::members::State;
 use crate::reactor::bank::{descriptor_limit, plain};
-use crate::reactor::{Cx, Done, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::reactor::{Cx, Done, Form, Key, Ready, Registration, Service, Socket, SocketSpec};
+use crate::shared::Shared;
 use crate::wheel::TimerId;
 use mio::Interest;
 use mio::net::TcpListener;
@@ -50,7 +51,6 @@ pub struct Proxy {
     /// Connections wait in the kernel because there are that many.
     pub(super) full: bool,
     pub(super) sessions: Slab<Session>,
-    pub(super) next_id: u64,
     /// Sessions at their first flight, the oldest first; some may be past it by now.
     pub(super) hellos: VecDeque<(usize, u64)>,
     /// How many of them are.
@@ -100,7 +100,6 @@ impl Proxy {
             limit: 0,
             full: false,
             sessions: Slab::new(),
-            next_id: 1,
             hellos: VecDeque::new(),
             at_hello: 0,
             sources: PerSource::new(settings.max_sessions_per_source),
@@ -146,6 +145,12 @@ impl Proxy {
         self.door = Some((listener, registration));
         log::info!(target: "proxy", "listening for connections on {at} (up to {} sessions)", self.limit);
         Ok(())
+    }
+
+    /// Where it really listens, if it does.
+    pub(super) fn listens_at(&self) -> SocketAddr {
+        let door = self.door.as_ref().and_then(|(listener, _)| listener.local_addr().ok());
+        door.unwrap_or(self.address)
     }
 
     fn close_door(&mut self, spec: &SocketSpec, cx: &mut Cx<'_>) {
@@ -195,7 +200,9 @@ impl Proxy {
         let settings = &self.rules.settings;
         let mut cut = Vec::new();
         for (at, session) in &mut self.sessions {
-            let Some(member) = session.facts.member.filter(|_| session.stage == Stage::Relay) else { continue };
+            let Some(member) = session.facts.member.filter(|_| session.stage == Stage::Relay) else {
+                continue;
+            };
             let on_end = match self.pools.state(member, cx.shared) {
                 State::Up => OnEnd::Keep,
                 State::Down => settings.on_evict,
@@ -351,6 +358,10 @@ impl Service for Proxy {
             }
         }
         self.sessions.is_empty()
+    }
+
+    fn sessions(&self, form: Form, now: Now, shared: &Shared, out: &mut String) {
+        self.overview(form, now, shared, out);
     }
 
     fn patience(&self) -> Duration {

@@ -4,9 +4,9 @@
 
 use super::access::{Access, Rule};
 use super::balance::{Balance, HashKey};
-use super::header::{Header, read_lines};
 use super::hello;
 use super::routes::{self, Duplicate, Match, Route, Routes, Target};
+use super::tunnel::{Header, Template};
 use crate::cidr::Cidr;
 use crate::config::values::{self, balancer_name, duration, duration_from};
 use crate::config::{Error, Given, Section, Shown};
@@ -69,7 +69,7 @@ pub struct Settings {
     pub splice: bool,
     /// The PROXY header that a member gets first.
     pub send_proxy: Option<SendProxy>,
-    /// The headers for an HTTP proxy, braces not yet replaced: those written as options, then those of the file, then
+    /// The headers for an HTTP proxy: those written as options, then those of the file, then
     /// those of the environment. Of one name only those of the first of these kinds are here.
     pub headers: Vec<Header>,
     /// The two letters of this host's country, in capitals.
@@ -352,7 +352,8 @@ fn header_file(section: &Section) -> Result<Vec<Header>, Error> {
         return Err(section.wrong("header-file", &format!("a file of at most {MAX_HEADERS} bytes")));
     }
     let text = str::from_utf8(&bytes).map_err(|_| section.wrong("header-file", "a file in UTF-8"))?;
-    read_lines(text).map_err(|(line, text, wanted)| {
+    let headers = Template::parse(text).map_err(|(line, text, wanted)| {
         Error::text(format!("{place}: {}:{line}: '{}': wanted {wanted}", Shown(path), Shown(text)))
-    })
+    })?;
+    Ok(headers.0)
 }

@@ -11,7 +11,7 @@
 //! says. What came from a client cannot end a line: such a request is not made. Nothing here connects or waits.
 
 use crate::bytes::to_hex;
-use crate::http1::{Asked, BadRequest, Error, Progress, Reader, Request};
+use crate::http1::{Asked, BadRequest, Error, Progress, Reader, Request, check_header};
 use crate::url;
 use std::fmt::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -97,20 +97,19 @@ impl Header {
         let wanted = || "a header such as 'X-Client: {client_ip}'".to_owned();
         let (name, value) = line.split_once(':').ok_or_else(wanted)?;
         let header = Header { name: name.trim_end().to_owned(), value: parts(value.trim())? };
-        let facts = Facts {
-            client: SocketAddr::from(([0, 0, 0, 0], 0)),
-            sni: None,
-            authority: None,
-            hostname: "",
-            country: "",
-        };
-        match Template(vec![header.clone()]).request("a", 1, &facts, &mut Vec::new()) {
+        match check_header(&header.name, value.trim()) {
             Ok(()) => Ok(header),
             Err(BadRequest::HeaderName) => {
                 Err(format!("{}; Host, Connection and lengths are beacond's own", wanted()))
             }
             Err(_) => Err(format!("{}, without control characters", wanted())),
         }
+    }
+
+    /// Whether both have the same name, in any case.
+    #[must_use]
+    pub fn is_named_as(&self, other: &Header) -> bool {
+        self.name.eq_ignore_ascii_case(&other.name)
     }
 
     fn fill(&self, facts: &Facts<'_>) -> String {
@@ -140,12 +139,12 @@ impl Template {
     /// Reads a file of headers, one a line; blank lines and those that start with `#` are skipped.
     ///
     /// # Errors
-    /// The number of the first bad line, from 1, and what is wanted instead.
-    pub fn parse(text: &str) -> Result<Template, (usize, String)> {
+    /// The number of the first bad line, from 1, its text, and what is wanted instead.
+    pub fn parse(text: &str) -> Result<Template, (usize, &str, String)> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let lines = lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#'));
         lines
-            .map(|(number, line)| Header::parse(line).map_err(|wanted| (number, wanted)))
+            .map(|(number, line)| Header::parse(line).map_err(|wanted| (number, line, wanted)))
             .collect::<Result<_, _>>()
             .map(Template)
     }

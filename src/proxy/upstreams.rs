@@ -43,7 +43,14 @@ const NAMES: usize = 256;
 
 impl Upstreams {
     /// The addresses of a host. `session` waits if there are none yet.
-    pub fn find(&mut self, host: &str, port: u16, session: (usize, u64), stale: Duration, now: Mono) -> Known {
+    pub fn find(
+        &mut self,
+        host: &str,
+        port: u16,
+        session: (usize, u64),
+        stale: Duration,
+        now: Mono,
+    ) -> Known {
         let known = self.names.iter().position(|name| name.host == host && name.port == port);
         let Some(at) = known.or_else(|| self.enter(host, port)) else { return Known::Full };
         let name = &mut self.names[at];
@@ -59,7 +66,12 @@ impl Upstreams {
     }
 
     /// A look-up ended. Sessions that waited for it, and what they are to use.
-    pub fn found(&mut self, at: usize, addresses: Vec<SocketAddr>, now: Mono) -> (Vec<(usize, u64)>, &[SocketAddr]) {
+    pub fn found(
+        &mut self,
+        at: usize,
+        addresses: Vec<SocketAddr>,
+        now: Mono,
+    ) -> (Vec<(usize, u64)>, &[SocketAddr]) {
         let Some(name) = self.names.get_mut(at) else { return (Vec::new(), &[]) };
         name.looking = false;
         if !addresses.is_empty() {

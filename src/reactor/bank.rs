@@ -5,8 +5,8 @@
 //! the very socket its predecessor had. Also here: every other way this program opens a socket.
 
 use mio::net::{TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream};
-use socket2::{Domain, Protocol, Socket as Raw, TcpKeepalive, Type};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket as Raw, TcpKeepalive, Type};
 use std::fmt;
 use std::fs::{self, File};
 use std::io;

@@ -121,6 +121,12 @@ impl<'a> Cx<'a> {
         self.core.offload.submit(self.me, key, job)
     }
 
+    /// A number that nobody in this process was given before, from 1.
+    pub fn unique(&mut self) -> u64 {
+        self.core.unique += 1;
+        self.core.unique
+    }
+
     /// A random number, for jitter and choices (SplitMix64); never for secrets.
     pub fn random(&mut self) -> u64 {
         self.core.random = self.core.random.wrapping_add(0x9e37_79b9_7f4a_7c15);

@@ -5,7 +5,7 @@
     reason = "these are the other sides of the daemon's sockets, in their own threads"
 )]
 
-use crate::http1::{Progress, Reader};
+use crate::http1::{Asked, Progress, Reader};
 use crate::reactor::bank::plain;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -112,7 +112,7 @@ pub fn get(addr: SocketAddr) -> Result<String, String> {
 fn exchange(addr: SocketAddr) -> io::Result<String> {
     let mut stream = connect(addr)?;
     stream.write_all(b"GET / HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")?;
-    let mut reader = Reader::new(false, LONGEST);
+    let mut reader = Reader::new(Asked::Body, LONGEST);
     let mut chunk = [0; LONGEST];
     let response = loop {
         let count = stream.read(&mut chunk)?;

@@ -183,7 +183,7 @@ impl Story {
     }
 
     fn report(&self) -> Result<String, String> {
-        ask(&self.stage.control(), &Request::Status { json: true })
+        ask(&self.stage.control(), &Request::Status { json: true, sessions: false })
     }
 
     fn reload(&self, backends: &[(&Backend, Secret)]) -> Result<(), String> {
