@@ -43,6 +43,7 @@ enum Task {
 
 /// A running proxy, pinned to its CPU.
 struct Proxy {
+    name: &'static str,
     pid: u32,
     addr: SocketAddr,
     _runs: Box<dyn std::any::Any>,
@@ -64,7 +65,7 @@ impl Proxy {
         };
         let sections = format!("frontend in\n  bind {addr} backlog 4096\n{lines}");
         let haproxy = HaproxyTcp::start(dir, &sections, &[addr]);
-        Proxy::new(haproxy.pid(), addr, Box::new(haproxy))
+        Proxy::new("haproxy", haproxy.pid(), addr, Box::new(haproxy))
     }
 
     fn beacond(dir: &Path, task: Task, to: SocketAddr) -> Proxy {
@@ -75,13 +76,13 @@ impl Proxy {
         };
         let daemon = Daemon::start_with("info", dir, &format!("proxy --listen 127.0.0.1:0 {options}"));
         let addr = daemon.proxying();
-        Proxy::new(daemon.pid(), addr, Box::new(daemon))
+        Proxy::new("beacond", daemon.pid(), addr, Box::new(daemon))
     }
 
-    fn new(pid: u32, addr: SocketAddr, runs: Box<dyn std::any::Any>) -> Proxy {
+    fn new(name: &'static str, pid: u32, addr: SocketAddr, runs: Box<dyn std::any::Any>) -> Proxy {
         pin(pid, PROXYS_CPU);
         first(pid, true);
-        Proxy { pid, addr, _runs: runs }
+        Proxy { name, pid, addr, _runs: runs }
     }
 
     /// CPU seconds that `act` takes it.
@@ -102,7 +103,11 @@ impl Pair {
     fn start(dir: &Path, task: Task, to: SocketAddr) -> Pair {
         let theirs = Proxy::haproxy(dir, task, to);
         let itself = std::env::args().any(|word| word == "self");
-        let ours = if itself { Proxy::haproxy(dir, task, to) } else { Proxy::beacond(dir, task, to) };
+        let ours = if itself {
+            Proxy { name: "itself", ..Proxy::haproxy(dir, task, to) }
+        } else {
+            Proxy::beacond(dir, task, to)
+        };
         Pair { ours, theirs }
     }
 
@@ -114,9 +119,13 @@ impl Pair {
         let round = |_| (self.theirs.spends(&mut act), self.ours.spends(&mut act));
         let rounds: Vec<(f64, f64)> = (0..ROUNDS).map(round).collect();
         figures.note(&format!("{what}: haproxy"), median(rounds.iter().map(|r| r.0 * per).collect()), unit);
-        figures.note(&format!("{what}: beacond"), median(rounds.iter().map(|r| r.1 * per).collect()), unit);
+        figures.note(
+            &format!("{what}: {}", self.ours.name),
+            median(rounds.iter().map(|r| r.1 * per).collect()),
+            unit,
+        );
         let ratio = median(rounds.iter().map(|(theirs, ours)| ours / theirs).collect());
-        figures.at_most(&format!("{what}: beacond against haproxy"), ratio, "x", 1.0, NOISE);
+        figures.at_most(&format!("{what}: {} against haproxy", self.ours.name), ratio, "x", 1.0, NOISE);
     }
 }
 
@@ -169,13 +178,20 @@ fn round_trips(figures: &mut Figures, dir: &Path, load: &mut Load) {
     let ratio = median(added[0].iter().zip(&added[1]).map(|(theirs, ours)| ours / theirs).collect());
     let [theirs, ours] = added.map(median);
     figures.note("p50 added to a round trip of 64 bytes: haproxy", theirs, " us");
-    figures.note("p50 added to a round trip of 64 bytes: beacond", ours, " us");
-    figures.at_most("p50 added to a round trip: beacond against haproxy", ratio, "x", 1.0, NOISE);
+    figures.note(&format!("p50 added to a round trip of 64 bytes: {}", pair.ours.name), ours, " us");
+    figures.at_most(
+        &format!("p50 added to a round trip: {} against haproxy", pair.ours.name),
+        ratio,
+        "x",
+        1.0,
+        NOISE,
+    );
 }
 
 fn at_rest(figures: &mut Figures, dir: &Path, load: &mut Load) {
     let pair = Pair::start(dir, Task::Splice, load.backend);
-    for (name, proxy) in [("haproxy", &pair.theirs), ("beacond", &pair.ours)] {
+    for proxy in [&pair.theirs, &pair.ours] {
+        let name = proxy.name;
         // What a first session leaves behind belongs to the base.
         load.hold(proxy.addr, 100);
         load.close();

@@ -69,10 +69,10 @@ fn bytes_arrive_whole_both_ways_however_late_they_are_read() {
         assert!(up_taken.load(Ordering::SeqCst) < MUCH as u64, "somebody holds all of it");
         let grown = daemon.proc("VmRSS").saturating_sub(base);
         assert!(grown < 3072, "{way}: {grown} KiB more while nobody reads");
-        let reader = spawn(move || server.rest());
+        let reader = spawn(move || (server.rest(), server));
         let (got, end) = client.rest();
         assert!(got == bytes && end == End::Fin, "{way}: down: {} bytes, {end:?}", got.len());
-        let (got, end) = reader.join().unwrap();
+        let ((got, end), _server) = reader.join().unwrap();
         assert!(got == bytes && end == End::Fin, "{way}: up: {} bytes, {end:?}", got.len());
         up.join().unwrap();
         down.join().unwrap();

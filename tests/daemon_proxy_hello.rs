@@ -10,7 +10,7 @@ mod common;
 
 use common::daemon::{Daemon, program};
 use common::proxy::{header, hello, proxy};
-use common::tcp::{End, Peer, Upstream, arrival, greeted};
+use common::tcp::{End, Peer, Upstream, greeted};
 use common::{PATIENCE, wait_until};
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -189,18 +189,24 @@ fn a_server_that_speaks_first_is_waited_for_if_so_wanted() {
 }
 
 #[test]
-fn a_header_is_believed_only_where_it_may_come_from() {
+fn headers_are_taken_only_from_where_they_may_come() {
     let dir = tempfile::tempdir().unwrap();
-    let (upstream, arrivals) = Upstream::by_hand();
-    let line = format!("--accept-proxy --accept-proxy-from 10.0.0.0/8 --route default={}", upstream.addr);
-    let (daemon, addr) = proxy(dir.path(), &line);
-    let mut client = Peer::connect(addr);
+    let upstream = Upstream::greeting();
     let bytes = b"PROXY TCP4 192.0.2.7 192.0.2.1 4711 443\r\n";
+    let line = |from| format!("--accept-proxy --accept-proxy-from {from} --route default={}", upstream.addr);
+    let (daemon, addr) = proxy(dir.path(), &line("10.0.0.0/8"));
+    let mut client = Peer::connect(addr);
     client.send(bytes);
-    // From elsewhere it is data like any other.
-    assert_eq!(arrival(&arrivals).exact(bytes.len()), bytes);
+    assert_ne!(client.end(), End::Open);
+    let session = daemon.session(client.addr);
+    assert!(["denied", "bad-header"].contains(&session.get("end")), "{}", session.0);
+    let (daemon, addr) = proxy(dir.path(), &line("127.0.0.0/8"));
+    let mut client = Peer::connect(addr);
+    client.send(bytes);
+    assert_eq!(greeted(&mut client), upstream.addr);
     client.finish();
-    daemon.session(client.addr);
+    assert_eq!(client.end(), End::Fin);
+    daemon.ended("192.0.2.7:4711".parse().unwrap(), "done");
 }
 
 /// What `beacond decode KIND` says of a file.

@@ -12,14 +12,20 @@ done
 if ((${#missing[@]})); then
   sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
   $sudo apt-get update -qq
-  # What Debian would start on its own stays where it is: the tests start their own, on ports of their own.
+  # nginx would start, and take port 80: the tests start their own. A policy that somebody has set stays.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
+    trap '$sudo rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' | $sudo tee "$policy" >/dev/null
     $sudo chmod 755 "$policy"
-    trap '$sudo rm -f "$policy"' EXIT
+  else
+    policy=
   fi
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  if [ -n "$policy" ]; then
+    $sudo rm -f "$policy"
+    trap - EXIT
+  fi
 fi
 
 cargo test "$@"
