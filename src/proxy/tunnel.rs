@@ -449,7 +449,7 @@ mod tests {
         let text = "# ours\r\n\r\n  X-Region: {country}\r\nX-Key: {client_ip_hex}\n";
         assert_eq!(Template::parse(text), Ok(template(&["X-Region: {country}", "X-Key: {client_ip_hex}"])));
         assert_eq!(Template::parse(""), Ok(Template::default()));
-        let (line, wanted) = Template::parse("X: a\n\nY: {no}\nZ").unwrap_err();
+        let (line, _, wanted) = Template::parse("X: a\n\nY: {no}\nZ").unwrap_err();
         assert!(line == 3 && wanted.contains("{sni}"));
     }
 
