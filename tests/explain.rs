@@ -188,7 +188,7 @@ fn options_that_are_wrong_or_do_not_fit() {
         ),
         (
             "--header Host:1",
-            "argument 2 (--header): 'Host:1': wanted a header that may be sent (this one has a bad header name)",
+            "argument 2 (--header): 'Host:1': wanted a header such as 'X-Client: {client_ip}'; Host, Connection and lengths are beacond's own",
         ),
         (
             "--balance hash:sni",
@@ -250,10 +250,11 @@ fn headers_come_from_options_then_the_file_then_the_environment() {
     let line =
         format!("proxy --route default=connect:h:1 --header X-a:1 --header x-a:2 --header-file {path}");
     let of = |s: &Settings| s.headers.iter().map(ToString::to_string).collect::<Vec<_>>();
-    assert_eq!(of(&settings(&line).unwrap()), ["X-a=1", "x-a=2", "X-B=file"]);
+    assert_eq!(of(&settings(&line).unwrap()), ["X-a: 1", "x-a: 2", "X-B: file"]);
     fs::write(path, "\nx\n").unwrap();
-    let wanted =
-        format!("argument 8 (--header-file): {path}:2: 'x': wanted a header such as x-region: north");
+    let wanted = format!(
+        "argument 8 (--header-file): {path}:2: 'x': wanted a header such as 'X-Client: {{client_ip}}'"
+    );
     assert_eq!(settings(&line), Err(wanted));
     fs::write(path, [0xff]).unwrap();
     assert!(settings(&line).unwrap_err().ends_with("wanted a file in UTF-8"));
@@ -312,7 +313,11 @@ fn the_environment_gives_defaults_where_it_is_asked_for() {
             "ENVOY_COUNTRY (country): 'USA': wanted the two letters of a country, such as DE",
         ),
         ("ENVOY_ACCEPTORS", "0", "ENVOY_ACCEPTORS (accept-batch): '0': wanted a whole number from 1 to 1024"),
-        ("ENVOY_HEADERS", "a: 1|b", "ENVOY_HEADERS (header): 'b': wanted a header such as x-region: north"),
+        (
+            "ENVOY_HEADERS",
+            "a: 1|b",
+            "ENVOY_HEADERS (header): 'b': wanted a header such as 'X-Client: {client_ip}'",
+        ),
     ] {
         let said = beacond(&[], &[(name, value)], "explain proxy --env");
         assert_eq!(said, (2, format!("beacond: {message}\n")));

@@ -25,6 +25,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+/// What is said of a try that took too long.
+const TOO_LATE: &str = "no answer in time";
 /// How often it is tried to connect.
 const TRIES: u16 = 3;
 
@@ -40,9 +42,17 @@ impl Proxy {
         match &early.target {
             Target::Reject => self.end(at, End::Rejected, None, cx),
             Target::Balancer(_) => self.dial(at, cx),
-            Target::Host(host) | Target::Connect(host) => {
+            Target::Host(host) => {
                 let host = host.clone();
                 self.find(at, &host, cx);
+            }
+            Target::Connect(host) => {
+                let (host, rules) = (host.clone(), Rc::clone(&self.rules));
+                let request = self.sessions.get(at).map(|session| session.request(&rules, Vec::new()));
+                match request {
+                    Some(Err(end)) => self.end(at, end, None, cx),
+                    _ => self.find(at, &host, cx),
+                }
             }
         }
     }
@@ -125,7 +135,10 @@ impl Proxy {
         match next {
             Some((address, member)) => self.connect(at, address, member, cx),
             None if tries == 0 => self.end(at, End::NoMember, None, cx),
-            None => self.end(at, End::ConnectFailed, None, cx),
+            None => {
+                let late = session.facts.why.as_deref() == Some(TOO_LATE);
+                self.end(at, if late { End::ConnectTimeout } else { End::ConnectFailed }, None, cx);
+            }
         }
     }
 
@@ -170,8 +183,13 @@ impl Proxy {
         }
     }
 
+    /// A try took too long.
+    pub(super) fn connect_late(&mut self, at: usize, cx: &mut Cx<'_>) {
+        self.not_connected(at, TOO_LATE, cx);
+    }
+
     /// A try failed: on to the next one.
-    pub(super) fn not_connected(&mut self, at: usize, why: &str, cx: &mut Cx<'_>) {
+    fn not_connected(&mut self, at: usize, why: &str, cx: &mut Cx<'_>) {
         let Some(session) = self.sessions.get_mut(at) else { return };
         session.trace(cx, &format_args!("connect failed: {why}"));
         session.facts.why = Some(why.into());

@@ -74,12 +74,12 @@ impl Proxy {
         let Ok(registration) = cx.register(&mut stream, key(at, Part::Client), interest) else { return };
         let settings = &self.rules.settings;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        let trusted = settings.accept_proxy_from.iter();
-        let header = settings.accept_proxy
-            && (settings.accept_proxy_from.is_empty()
-                || trusted.clone().any(|range| range.covers(peer.ip())));
-        let flight = Flight::new(header, settings.sniff.then_some(settings.hello_size));
-        let whole = flight.is_whole();
+        // Who must send a header, and is not of those who may, cannot say who the client is.
+        let mut neighbours = settings.accept_proxy_from.iter();
+        let stranger =
+            !settings.accept_proxy_from.is_empty() && !neighbours.any(|range| range.covers(peer.ip()));
+        let flight = Flight::new(settings.accept_proxy, settings.sniff.then_some(settings.hello_size));
+        let whole = stranger || flight.is_whole();
         let early = Early {
             flight,
             hook: None,
@@ -92,7 +92,7 @@ impl Proxy {
         };
         // A silent client of a server that speaks first is let through early.
         let patience = match settings.server_first {
-            Some(quiet) if !header => quiet.min(settings.hello_timeout),
+            Some(quiet) if !settings.accept_proxy => quiet.min(settings.hello_timeout),
             _ => settings.hello_timeout,
         };
         let session = Session {
@@ -110,6 +110,10 @@ impl Proxy {
             facts: Box::new(Facts::new(peer, cx.now.mono)),
         };
         self.sessions.insert(session);
+        if stranger {
+            let why = "not of --accept-proxy-from".to_owned();
+            return self.end(at, End::Denied, Some(why), cx);
+        }
         if whole {
             return self.arrived(at, cx);
         }

@@ -52,7 +52,7 @@ pub enum End {
     ResolveFailed,
     /// Every try to connect failed.
     ConnectFailed,
-    /// No try to connect had come to an end within `--connect-deadline`.
+    /// The last try to connect took longer than `--connect-timeout`, or all together than `--connect-deadline`.
     ConnectTimeout,
     /// The upstream proxy answered the CONNECT with another status than 200.
     UpstreamRefused,

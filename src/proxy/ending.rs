@@ -51,7 +51,7 @@ impl Proxy {
             Stage::Resolve if late => {
                 return self.end(at, End::ResolveFailed, Some("no answer in time".to_owned()), cx);
             }
-            Stage::Connect if late => return self.not_connected(at, "no answer in time", cx),
+            Stage::Connect if late => return self.connect_late(at, cx),
             Stage::Answer if late => {
                 return self.end(at, End::UpstreamBad, Some("no answer in time".to_owned()), cx);
             }

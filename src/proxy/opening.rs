@@ -10,7 +10,7 @@ use super::routes::{Asked, Target};
 use super::service::{Part, Proxy, key};
 use super::session::{Hook, Session, Stage, Tag};
 use super::settings::Auth;
-use super::verdict::{Error, Question, Reader, Verdict};
+use super::verdict::{Question, Reader, Verdict};
 use crate::bytes::HexDump;
 use crate::reactor::Cx;
 use crate::reactor::bank::{connect_unix, plain};
@@ -116,12 +116,11 @@ impl Proxy {
                 session.with_question(|question| self.answers.put(question, verdict.clone(), cx.now.mono));
                 self.obey(at, verdict, cx);
             }
-            Some(Err(Failure::Unanswered(why))) => self.unanswered(at, &why, cx),
-            Some(Err(Failure::Bad(error))) => self.end(at, End::AuthFailed, Some(error.to_string()), cx),
+            Some(Err(why)) => self.unanswered(at, &why, cx),
         }
     }
 
-    /// Nobody answered, or not in time.
+    /// Nobody answered, or not in time, or not so that it could be understood.
     pub(super) fn unanswered(&mut self, at: usize, why: &str, cx: &mut Cx<'_>) {
         self.hang_up(at, cx);
         let open = self.rules.settings.auth.as_ref().is_some_and(|auth| auth.fail_open);
@@ -129,7 +128,7 @@ impl Proxy {
             return self.end(at, End::AuthFailed, Some(why.to_owned()), cx);
         }
         if self.complaints.pass(cx.now.mono).is_some() {
-            log::warn!(target: "proxy", "nobody answers at --auth ({why}); sessions pass unasked (--auth-fail-open)");
+            log::warn!(target: "proxy", "no verdict from --auth ({why}); sessions pass without (--auth-fail-open)");
         }
         self.route(at, cx);
     }
@@ -152,18 +151,10 @@ impl Proxy {
     }
 }
 
-/// Why there is no verdict.
-enum Failure {
-    /// Nobody is there, or says nothing.
-    Unanswered(String),
-    /// Somebody is there, and is not understood.
-    Bad(Error),
-}
-
 impl Hook {
     /// Sends what is left of the question, and reads what has come of the answer; `None` while that is not whole.
-    fn talk(&mut self) -> Option<Result<Verdict<Target>, Failure>> {
-        let failed = |e: &std::io::Error| Some(Err(Failure::Unanswered(plain(e))));
+    fn talk(&mut self) -> Option<Result<Verdict<Target>, String>> {
+        let failed = |e: &std::io::Error| Some(Err(plain(e)));
         let (line, sent) = &mut self.line;
         while let Some(rest) = line.get(*sent..).filter(|rest| !rest.is_empty()) {
             match retry(|| self.stream.write(rest)) {
@@ -180,12 +171,10 @@ impl Hook {
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return None,
                 Err(e) => return failed(&e),
             };
-            return Some(match answer {
-                None => continue,
-                Some(Ok(verdict)) => Ok(verdict),
-                Some(Err(Error::NoAnswer)) => Err(Failure::Unanswered(Error::NoAnswer.to_string())),
-                Some(Err(error)) => Err(Failure::Bad(error)),
-            });
+            match answer {
+                None => {}
+                Some(answer) => return Some(answer.map_err(|error| error.to_string())),
+            }
         }
     }
 }

@@ -7,8 +7,8 @@
 //! ```
 //!
 //! - A side that ends its stream is not done: what it is still owed goes on until the other ends, too (half-close).
-//! - A side that resets its connection before that cut something off, and the other must not take it for an end: it is
-//!   reset. A reset *after* a clean end cuts nothing off: the other still gets all that was sent, and the end. What it
+//! - A side that resets its connection before that cut something off, and the other must not take it for an end: it gets
+//!   what had come by then, and is reset. A reset *after* a clean end cuts nothing off: the other still gets all that was sent, and the end. What it
 //!   still sends is read and thrown away, for to close a connection with unread bytes would reset it.
 //! - Nothing is read for a side that cannot take it: what may be held is one read's worth a way.
 //!
@@ -77,7 +77,6 @@ pub struct Pair {
     server: Leg,
     /// Whose stream is looked at first, so that neither way starves the other.
     first: Side,
-    over: Option<Over>,
 }
 
 /// One connection, and the stream that it sends.
@@ -88,6 +87,8 @@ struct Leg {
     /// The peer is known to have ended its stream: no event will tell it again.
     end_comes: bool,
     phase: Phase,
+    /// It was reset: what has come of its stream is passed on, and then the reset.
+    cut: bool,
     /// Nobody takes its stream any more.
     void: bool,
     /// Bytes read from it and not yet written to the other.
@@ -112,7 +113,7 @@ impl Pair {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "one for each session, never by default")]
     pub fn new() -> Pair {
-        Pair { client: Leg::default(), server: Leg::default(), first: Side::Client, over: None }
+        Pair { client: Leg::default(), server: Leg::default(), first: Side::Client }
     }
 
     /// Another connection takes the place of one that never stood.
@@ -138,15 +139,13 @@ impl Pair {
     /// What to do now. The same until the caller has told what came of it.
     #[must_use]
     pub fn next(&self) -> Step {
-        if let Some(over) = self.over {
-            return Step::Over(over);
-        }
-        let step = match self.step_of(self.first) {
+        match self.step_of(self.first) {
+            Step::Wait if self.client.phase == Phase::Ended && self.server.phase == Phase::Ended => {
+                Step::Over(Over::Clean)
+            }
             Step::Wait => self.step_of(self.first.other()),
             step => step,
-        };
-        let done = self.client.phase == Phase::Ended && self.server.phase == Phase::Ended;
-        if done { Step::Over(Over::Clean) } else { step }
+        }
     }
 
     /// `count` bytes came from a side that was asked for up to `wanted`; the other is now owed them.
@@ -163,6 +162,9 @@ impl Pair {
 
     /// There was nothing to read after all.
     pub fn drained(&mut self, side: Side) {
+        if self.leg(side).cut {
+            return self.ended(side);
+        }
         self.leg_mut(side).readable = false;
     }
 
@@ -200,16 +202,13 @@ impl Pair {
     /// A side reset its connection, or it failed otherwise; `after_end` if its stream is known to have ended before,
     /// though that end may not have been read yet.
     pub fn reset(&mut self, side: Side, after_end: bool) {
-        if self.over.is_some() {
-            return;
-        }
-        if self.leg(side).phase == Phase::Open && !after_end {
-            self.over = Some(Over::Reset(side));
-            return;
+        if self.leg(side).cut {
+            return self.ended(side);
         }
         let leg = self.leg_mut(side);
         leg.end_comes = true;
         leg.readable |= leg.phase == Phase::Open;
+        leg.cut = leg.phase == Phase::Open && !after_end;
         let other = self.leg_mut(side.other());
         other.void = true;
         other.held = 0;
@@ -257,7 +256,8 @@ impl Pair {
     /// Whether one of the two streams has ended, and only what is left of the other is awaited.
     #[must_use]
     pub fn is_half_closed(&self) -> bool {
-        self.client.phase != Phase::Open || self.server.phase != Phase::Open
+        let is_whole = |leg: &Leg| leg.phase == Phase::Open && !leg.cut;
+        !is_whole(&self.client) || !is_whole(&self.server)
     }
 
     /// What there is to do about the stream of one side.
@@ -265,6 +265,9 @@ impl Pair {
         let (leg, to) = (self.leg(side), side.other());
         let can_write = self.leg(to).writable;
         match leg.phase {
+            _ if leg.cut && (leg.void || leg.phase != Phase::Open && leg.held == 0) => {
+                Step::Over(Over::Reset(side))
+            }
             Phase::Open if leg.void && leg.readable => Step::Discard(side),
             _ if leg.void => Step::Wait,
             _ if leg.held > 0 && can_write => Step::Write(to),
@@ -446,12 +449,11 @@ mod tests {
             let peer = self.peer(side);
             let bytes: Vec<u8> = peer.inbox.drain(..peer.inbox.len().min(WANTED)).collect();
             if bytes.is_empty() {
-                if peer.fin {
-                    self.pair.ended(side)
-                } else {
-                    self.pair.drained(side)
-                }
-                return;
+                return match (peer.fin, peer.gone) {
+                    (true, _) => self.pair.ended(side),
+                    (false, true) => self.pair.reset(side, false),
+                    (false, false) => self.pair.drained(side),
+                };
             }
             self.pair.read(side, bytes.len(), WANTED);
             if !void {
@@ -490,6 +492,7 @@ mod tests {
                 }
                 if peer.closed == Some(true) {
                     assert!(cut && !fin, "a reset although the other had ended cleanly, or was still there");
+                    assert!(come == sent || peer.gone, "a reset before the bytes");
                 }
             }
         }

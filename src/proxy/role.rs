@@ -107,7 +107,10 @@ const OPTIONS: &[Opt] = &[
         "How long an answer holds for further sessions that ask the same; 0 is not at all, so that a withdrawn \
          permission is withdrawn at once.",
     ),
-    flag("auth-fail-open", "Let sessions pass while nobody answers. Without it they are closed."),
+    flag(
+        "auth-fail-open",
+        "Let sessions pass while there is no verdict: nobody answers, not in time, or not so that it can be understood. Without it they are closed.",
+    ),
     one(
         "max-sessions",
         "N",
@@ -231,7 +234,7 @@ const OPTIONS: &[Opt] = &[
         "dump-files",
         "N",
         "64",
-        "How many such files there may be, at most 65536; then the oldest goes. The default is 4 MiB if each is of \
+        "How many such files there may be of each kind, at most 65536; then the oldest goes. The default is 4 MiB a kind if each is of \
          the largest size.",
     ),
     one(

@@ -10,7 +10,7 @@ use super::routes::Target;
 use super::splice::Pipe;
 use super::tunnel;
 use super::verdict;
-use crate::bytes::Escaped;
+use crate::bytes::{Escaped, Printable};
 use crate::clock::Mono;
 use crate::members::MemberId;
 use crate::reactor::Registration;
@@ -289,7 +289,8 @@ impl fmt::Display for Line<'_> {
             }
         }
         if let Some(why) = &facts.why {
-            write!(f, " why={}", Escaped(why.as_bytes()))?;
+            // Last, so that its blanks can stay.
+            write!(f, " why={}", Printable(why.as_bytes()))?;
         }
         Ok(())
     }

@@ -121,24 +121,6 @@ mod spliced {
             Ok(count)
         }
     }
-
-    #[cfg(test)]
-    mod tests {
-        use super::*;
-
-        #[test]
-        fn a_pool_lends_up_to_its_bound_and_keeps_no_bytes() {
-            let mut pipes = Pipes::new(2);
-            let (first, mut second) = (pipes.lend().unwrap(), pipes.lend().unwrap());
-            assert!(pipes.lend().is_none());
-            assert!(first.room() >= 4096);
-            pipes.give_back(first);
-            second.held = 1;
-            pipes.give_back(second);
-            assert_eq!((pipes.idle.len(), pipes.open), (1, 1));
-            assert!(pipes.lend().is_some() && pipes.lend().is_some());
-        }
-    }
 }
 
 #[cfg(not(all(target_os = "linux", not(beacond_portable))))]
@@ -203,5 +185,40 @@ mod copied {
         pub fn drain(&mut self, _: &TcpStream) -> io::Result<usize> {
             match *self {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(not(all(target_os = "linux", not(beacond_portable))))]
+    #[test]
+    fn without_pipes_nothing_is_lent() {
+        assert!(Pipes::new(5).lend().is_none());
+    }
+
+    #[cfg(all(target_os = "linux", not(beacond_portable)))]
+    #[test]
+    #[expect(clippy::disallowed_types, reason = "two ends of a connection to move bytes between")]
+    fn a_pool_lends_up_to_its_bound_and_keeps_no_bytes() {
+        use std::io::Write;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut writer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (reader, _) = listener.accept().unwrap();
+        let reader = mio::net::TcpStream::from_std(reader);
+        writer.write_all(b"abc").unwrap();
+
+        let mut pipes = Pipes::new(2);
+        let (first, mut second) = (pipes.lend().unwrap(), pipes.lend().unwrap());
+        assert!(pipes.lend().is_none() && first.room() >= 4096);
+        pipes.give_back(first);
+        assert_eq!((second.fill(&reader).unwrap(), second.held()), (3, 3));
+        pipes.give_back(second);
+        let lent = [pipes.lend(), pipes.lend()];
+        assert!(lent.iter().all(|pipe| pipe.as_ref().is_some_and(|pipe| pipe.held() == 0)));
+        pipes.bound(1);
+        lent.into_iter().flatten().for_each(|pipe| pipes.give_back(pipe));
+        assert!(pipes.lend().is_some() && pipes.lend().is_none());
     }
 }

@@ -158,9 +158,7 @@ impl Reactor {
 
     /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
     pub(super) fn drain(&mut self, now: Now) -> bool {
-        if !self.core.stopping {
-            self.core.bank.close_idle();
-        }
+        self.core.bank.close_idle();
         let mut idle = true;
         for id in self.leaving() {
             let mut done = false;
