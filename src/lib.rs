@@ -4,15 +4,18 @@
 //!
 //! ```text
 //!  main ──► daemon, assembly, config, tools                 what was asked for, and the one list of services
-//!    services   beacon::{listen, announce}  sinks  state  admin      ──► reactor, own state, own wire, shared
-//!    state      members  wheel  gate  diff  haproxy::machine         in: (now, input); out: values. No I/O, no clock
-//!    wire       beacon::wire  haproxy::replies  http1  proxy::ppv2  state_text    bytes to values and back
-//!    wire       beacon::wire  haproxy::replies  http1  proxy::hello  state_text   bytes to values and back
+//!    services   beacon::{listen, announce}  sinks  proxy  state  admin     ──► reactor, own state, own wire, shared
+//!    state      members  wheel  gate  diff  haproxy::machine  proxy::{pair, routes, balance}    in: (now, input);
+//!               out: values. No I/O, no clock
+//!    wire       beacon::wire  haproxy::replies  http1  proxy::{ppv2, hello}  state_text    bytes to values and back
 //!    reactor    the loop, sockets, timers, the helper thread, signals: the only place with clocks and poll
 //! ```
 //!
 //! One datagram's way: `reactor::udp` receives it, `beacon::gate` verifies and admits it, `members` notes it; if that
 //! changed a level, the loop tells the sinks, and each compares what the table wants with what its balancer has.
+//!
+//! One connection's way: `proxy::door` accepts it and `proxy::flight` reads what it says first; `opening` lets it in and
+//! finds its route, `dial` the member; from then on `pair` says which way bytes may flow, and `relay` moves them.
 #![forbid(unsafe_code)]
 
 pub mod admin;

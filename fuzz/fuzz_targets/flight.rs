@@ -1,3 +1,5 @@
+//! A first flight, whole and in pieces.
 #![no_main]
+use libfuzzer_sys::fuzz_target;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| beacond::proxy::flight::fuzz_flight(data));
+fuzz_target!(|data: &[u8]| beacond::proxy::flight::fuzz_flight(data));

@@ -35,17 +35,16 @@ pub enum Pumped {
 }
 
 /// Bytes that one session may move in a turn, and reads and writes that it may make: no stream starves the others.
-const BUDGET: usize = 1 << 20;
+const BUDGET: u64 = 1 << 20;
 const ROUNDS: usize = 24;
 /// What a stream may ask for at first: what one read brings may have to be kept.
-const SMALL: u32 = 16 << 10;
+const SMALL: usize = 16 << 10;
 /// What it may ask for at most, once all that it brought was taken at once.
-#[expect(clippy::cast_possible_truncation, reason = "a constant that fits")]
-const LARGE: u32 = SCRATCH as u32;
+const LARGE: usize = SCRATCH;
 /// What it may ask for while sessions hold too much.
-const LITTLE: u32 = 4 << 10;
+const LITTLE: usize = 4 << 10;
 /// A stream that may ask for this much moves in bulk.
-const BULK: u32 = 64 << 10;
+const BULK: usize = 64 << 10;
 
 impl Session {
     /// Relays until there is nothing to do or the turn's budget is used up; says too whether a byte moved.
@@ -58,7 +57,7 @@ impl Session {
             match step {
                 Step::Wait => return (Pumped::Idle, moved(&self.pair) > 0),
                 Step::Over(over) => return (Pumped::Over(over), moved(&self.pair) > 0),
-                _ if rounds >= ROUNDS || moved(&self.pair) >= BUDGET as u64 => {
+                _ if rounds >= ROUNDS || moved(&self.pair) >= BUDGET => {
                     return (Pumped::Busy, moved(&self.pair) > 0);
                 }
                 Step::Read(side) => self.carry(side, means, scratch),
@@ -95,7 +94,7 @@ impl Session {
         let to = from.other();
         let crowded = means.held >= means.most_held;
         let grant = if crowded { LITTLE } else { self.grants[from.at()].clamp(SMALL, LARGE) };
-        let wanted = scratch.len().min(grant as usize);
+        let wanted = scratch.len().min(grant);
         let (Some(source), Some(sink)) = (self.stream(from), self.stream(to)) else { return };
         let room = &mut scratch[..wanted];
         let count = match retry(|| {
@@ -129,7 +128,7 @@ impl Session {
             means.held += rest.len();
             self.holds[from.at()] = Hold::Bytes { bytes: rest, at: 0 };
         } else if count == wanted {
-            *grant = wanted.saturating_mul(2).min(SCRATCH) as u32;
+            *grant = wanted.saturating_mul(2).min(LARGE);
         }
     }
 
@@ -155,7 +154,7 @@ impl Session {
                 let sent = retry(|| pipe.drain(sink));
                 self.pair.read(from, count, count);
                 tell(&mut self.pair, to, sent, count);
-                if count < SMALL as usize {
+                if count < SMALL {
                     self.grants[from.at()] = SMALL;
                 }
             }

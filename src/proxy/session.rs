@@ -35,7 +35,7 @@ pub struct Session {
     /// What was read from each side and not yet taken by the other.
     pub holds: [Hold; 2],
     /// How many bytes the next read from each side may ask for.
-    pub grants: [u32; 2],
+    pub grants: [usize; 2],
     /// When a byte last moved.
     pub active: Mono,
     /// Its present stage ends at this time at the latest; while it relays, its member's leave ends it.
