@@ -38,7 +38,7 @@ use std::io;
 use std::time::Duration;
 
 /// Names one running service; a later service in the same place has another generation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ServiceId {
     index: usize,
     generation: u32,
@@ -202,7 +202,12 @@ impl Reactor {
         for event in events {
             self.event(event, now);
         }
-        for (id, key) in std::mem::take(&mut self.core.again) {
+        // Once for each, however often it was asked for: else who has an event in every turn and never finishes would
+        // get one call more with each.
+        let mut again = std::mem::take(&mut self.core.again);
+        crate::sorted::sort(&mut again, Ord::cmp);
+        again.dedup();
+        for (id, key) in again {
             let ready = Ready { readable: true, writable: true, ..Ready::default() };
             self.call(id, now, |s, cx| s.ready(key, ready, cx));
         }

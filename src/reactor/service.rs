@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 /// A service's own number for a source, a timer or a job.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key(pub usize);
 
 /// Why a source is ready. With [`Cx::again`] the first two are set.
