@@ -27,13 +27,23 @@ impl Ledger {
         for row in &mut self.rows {
             row.listed = false;
         }
-        routes.map(|(matches, target)| self.place(matches, target.to_string())).collect()
+        let routes: Vec<_> = routes.map(|(matches, target)| (matches, target.to_string())).collect();
+        // Those that stay keep their places before any other takes one that looks free.
+        for (matches, target) in &routes {
+            if let Some(at) = self.known(matches, target) {
+                self.rows[at].listed = true;
+            }
+        }
+        routes.into_iter().map(|(matches, target)| self.place(matches, target)).collect()
+    }
+
+    fn known(&self, matches: &str, target: &str) -> Option<usize> {
+        self.rows.iter().position(|row| row.matches == matches && row.target == target)
     }
 
     /// The number of a row: that of the same text, else one that nobody needs, else a new one.
     fn place(&mut self, matches: String, target: String) -> usize {
-        let same = |row: &Row| row.matches == matches && row.target == target;
-        let known = self.rows.iter().position(same);
+        let known = self.known(&matches, &target);
         let at = known.or_else(|| self.rows.iter().position(|row| !row.listed && row.traffic.open == 0));
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row::default());
@@ -103,5 +113,13 @@ mod tests {
         assert_eq!(list(&mut ledger, &[("b", "q"), ("c", "z")]), [0, 2], "another target, another account");
         assert_eq!(ledger.row(0).map(|row| row.traffic.total), Some(0));
         assert_eq!(ledger.rows().count(), 2);
+        ledger.opened(2);
+        ledger.closed(2, (3, 3));
+        assert_eq!(
+            list(&mut ledger, &[("a", "x"), ("d", "w"), ("c", "z")]),
+            [0, 1, 2],
+            "it keeps its account"
+        );
+        assert_eq!(ledger.row(2).map(|row| row.traffic.total), Some(1));
     }
 }
