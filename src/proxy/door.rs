@@ -26,8 +26,15 @@ const BREATH: Duration = Duration::from_millis(100);
 impl Proxy {
     /// Takes what waits to be let in, a batch at the most.
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
-        for _ in 0..self.rules.settings.accept_batch {
-            let Some((listener, _)) = &self.door else { return };
+        if self.let_in(self.rules.settings.accept_batch, cx) {
+            cx.again(LISTENER);
+        }
+    }
+
+    /// Takes so many of those that wait at the most; whether more may wait.
+    pub(super) fn let_in(&mut self, most: usize, cx: &mut Cx<'_>) -> bool {
+        for _ in 0..most {
+            let Some((listener, _)) = &self.door else { return false };
             if self.sessions.len() >= self.limit {
                 self.full = true;
                 if let Some(times) = self.complaints.pass(cx.now.mono) {
@@ -38,17 +45,20 @@ impl Proxy {
                         self.limit
                     );
                 }
-                return;
+                return false;
             }
             match retry(|| listener.accept()) {
                 Ok((stream, peer)) => self.welcome(stream, peer, cx),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 // It went away while it waited.
                 Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
-                Err(e) => return self.catch_breath(&e, cx),
+                Err(e) => {
+                    self.catch_breath(&e, cx);
+                    return false;
+                }
             }
         }
-        cx.again(LISTENER);
+        true
     }
 
     /// Out of descriptors or memory: whoever waits makes no new event.
@@ -83,6 +93,7 @@ impl Proxy {
         let early = Early {
             flight,
             hook: None,
+            ask_again: Mono::NEVER,
             target: Target::Reject,
             addresses: Vec::new(),
             tried: Vec::new(),

@@ -5,6 +5,8 @@ use super::pair::{Over, Side};
 use super::relay::Pumped;
 use super::service::{LISTENER, Part, Proxy, key};
 use super::session::{Line, Session, Stage};
+use super::settings::OnEnd;
+use crate::clock::Mono;
 use crate::members::State;
 use crate::reactor::Cx;
 use crate::reactor::bank::reset_on_close;
@@ -16,8 +18,9 @@ impl Proxy {
         let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else {
             return;
         };
+        let alone = session.is_alone();
         let (pumped, moved) = session.pump(&mut self.means, cx.scratch);
-        if moved {
+        if moved || !alone && session.is_alone() {
             session.active = cx.now.mono;
         }
         match pumped {
@@ -48,6 +51,9 @@ impl Proxy {
         match session.stage {
             Stage::Flight if late => return self.hello_late(at, cx),
             Stage::Auth if late => return self.unanswered(at, "no answer in time", cx),
+            Stage::Auth if session.early.as_ref().is_some_and(|early| now >= early.ask_again) => {
+                return self.ask(at, cx);
+            }
             Stage::Resolve if late => {
                 return self.end(at, End::ResolveFailed, Some("no answer in time".to_owned()), cx);
             }
@@ -87,6 +93,35 @@ impl Proxy {
         self.end(at, End::HelloTimeout, None, cx);
     }
 
+    /// Members may have gone, or returned: their sessions end when the options say so.
+    pub(super) fn judge_members(&mut self, cx: &mut Cx<'_>) {
+        for at in self.all() {
+            self.judge(at, cx);
+        }
+    }
+
+    /// The member of a session may have gone, or returned: the session ends when the options say so.
+    pub(super) fn judge(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let settings = &self.rules.settings;
+        let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else {
+            return;
+        };
+        let Some(member) = session.facts.member else { return };
+        let on_end = match self.pools.state(member, cx.shared) {
+            State::Up => OnEnd::Keep,
+            State::Down => settings.on_evict,
+            State::Left => settings.on_leave,
+        };
+        let deadline = match on_end {
+            OnEnd::Keep => Mono::NEVER,
+            OnEnd::Cut => cx.now.mono,
+            OnEnd::Drain(time) => session.deadline.min(cx.now.mono.after(time)),
+        };
+        if deadline != std::mem::replace(&mut session.deadline, deadline) {
+            self.session_timer(at, cx);
+        }
+    }
+
     /// Ends a session.
     pub(super) fn end(&mut self, at: usize, end: End, why: Option<String>, cx: &mut Cx<'_>) {
         self.hang_up(at, cx);
@@ -119,8 +154,7 @@ impl Proxy {
 
     /// Ends all sessions: their time is up.
     pub(super) fn end_all(&mut self, cx: &mut Cx<'_>) {
-        let all: Vec<usize> = self.sessions.iter().map(|(at, _)| at).collect();
-        for at in all {
+        for at in self.all() {
             self.end(at, End::Drained, None, cx);
         }
     }

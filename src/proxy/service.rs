@@ -14,14 +14,13 @@ use super::relay::Means;
 use super::routes::Target;
 use super::rules::Rules;
 use super::session::{Leg, Session, Stage};
-use super::settings::{OnEnd, Settings};
+use super::settings::Settings;
 use super::splice::Pipes;
 use super::upstreams::Upstreams;
 use super::verdict::Cache;
 use crate::bytes::LogGate;
 use crate::clock::{Mono, Now};
-use crate::members::State;
-use crate::reactor::bank::{descriptor_limit, plain};
+use crate::reactor::bank::{descriptor_limit, listen_again, plain};
 use crate::reactor::{Cx, Done, Form, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::shared::Shared;
 use crate::wheel::TimerId;
@@ -195,48 +194,35 @@ impl Proxy {
         }
     }
 
-    /// A member may have gone, or returned: its sessions end when the options say so.
-    fn judge_members(&mut self, cx: &mut Cx<'_>) {
-        let settings = &self.rules.settings;
-        let mut cut = Vec::new();
-        for (at, session) in &mut self.sessions {
-            let Some(member) = session.facts.member.filter(|_| session.stage == Stage::Relay) else {
-                continue;
-            };
-            let on_end = match self.pools.state(member, cx.shared) {
-                State::Up => OnEnd::Keep,
-                State::Down => settings.on_evict,
-                State::Left => settings.on_leave,
-            };
-            let deadline = match on_end {
-                OnEnd::Keep => Mono::NEVER,
-                OnEnd::Cut => cx.now.mono,
-                OnEnd::Drain(time) => session.deadline.min(cx.now.mono.after(time)),
-            };
-            if deadline != std::mem::replace(&mut session.deadline, deadline) {
-                cut.push(at);
-            }
-        }
-        for at in cut {
-            self.session_timer(at, cx);
-        }
+    /// The places of all sessions, for who may end them meanwhile.
+    pub(super) fn all(&self) -> Vec<usize> {
+        self.sessions.iter().map(|(at, _)| at).collect()
     }
 }
 
 impl Session {
     /// The time at which something must be done about it, if nothing moves until then.
     fn due(&self, settings: &Settings) -> Mono {
-        if self.stage != Stage::Relay {
-            return self.deadline;
+        match (self.stage, &self.early) {
+            (Stage::Relay, _) => self.deadline.min(self.silent_until(settings)),
+            (Stage::Auth, Some(early)) => self.deadline.min(early.ask_again),
+            _ => self.deadline,
         }
-        self.deadline.min(self.silent_until(settings))
     }
 
     /// When it has been silent for too long.
     pub(super) fn silent_until(&self, settings: &Settings) -> Mono {
         let half = self.pair.is_half_closed();
-        let time = if half { settings.half_close_timeout } else { settings.idle_timeout };
+        let mut time = if half { settings.half_close_timeout } else { settings.idle_timeout };
+        if self.is_alone() {
+            time = Some(time.map_or(LINGER, |time| time.min(LINGER)));
+        }
         time.map_or(Mono::NEVER, |time| self.active.after(time))
+    }
+
+    /// Whether one side is gone, and what the other still sends is thrown away.
+    pub(super) fn is_alone(&self) -> bool {
+        self.pair.is_void(Side::Client) || self.pair.is_void(Side::Server)
     }
 
     /// The connection of a side is gone in both directions: by a reset, or by two ends.
@@ -310,31 +296,33 @@ impl Service for Proxy {
     }
 
     fn members_changed(&mut self, cx: &mut Cx<'_>) {
-        if self.pools.refresh(cx.shared, cx.now) {
+        self.pools.refresh(cx.shared, cx.now);
+        if self.pools.take_moved() {
             self.judge_members(cx);
         }
     }
 
     fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
-        if !(&*new as &dyn Any).is::<Proxy>() || self.leaving {
+        // Who listens elsewhere has another name, and is another service.
+        if !(&*new as &dyn Any).is::<Proxy>() || self.leaving || new.name() != self.name() {
             return Some(new);
         }
         let Ok(new) = (new as Box<dyn Any>).downcast::<Proxy>() else { return None };
-        let old = self.spec();
-        self.address = new.address;
         self.rules = new.rules;
         self.answers = new.answers;
         self.dumps = new.dumps;
         self.govern(cx);
         self.resume_dumps();
-        if self.spec() != old {
-            self.accept(cx); // what the kernel has taken for the old socket
-            self.close_door(&old, cx);
-            if let Err(e) = self.open_door(cx) {
-                log::error!(target: "proxy", "cannot listen on {}: {}", self.address, plain(&e));
-            }
+        if let Some((listener, _)) = &self.door {
+            listen_again(listener, self.rules.settings.backlog);
         }
         self.judge_members(cx);
+        // Who waited for room or grows idle in silence makes no event.
+        self.full = false;
+        cx.again(LISTENER);
+        for at in self.all() {
+            self.watch(at, cx);
+        }
         None
     }
 
@@ -347,10 +335,12 @@ impl Service for Proxy {
 
     fn drain(&mut self, cx: &mut Cx<'_>) -> bool {
         if !self.leaving {
-            self.accept(cx); // whom the kernel has let in already
+            // Whom the kernel has let in already: as many as it keeps, and one.
+            self.let_in(usize::from(self.rules.settings.backlog) + 1, cx);
             self.leaving = true;
             let spec = self.spec();
             self.close_door(&spec, cx);
+            self.pools.withdraw(cx.shared);
             if !self.sessions.is_empty() {
                 log::info!(target: "proxy", "{}: {} sessions go on for up to {:?}",
                     self.address, self.sessions.len(), self.rules.settings.drain_timeout);
@@ -369,6 +359,9 @@ impl Service for Proxy {
     }
 }
 
+/// How long a peer is listened to when nobody takes any more what it sends: long enough for it to read what it was sent,
+/// which a reset might take from it.
+const LINGER: Duration = Duration::from_secs(5);
 /// The most pipes that streams in bulk are lent: two descriptors each.
 const PIPES: u64 = 128;
 /// Descriptors for everything that is no session.

@@ -125,6 +125,8 @@ pub struct Early {
     pub flight: Flight,
     /// The question to the program behind `--auth`, while there is one.
     pub hook: Option<Hook>,
+    /// When it is to be asked, since just now nobody could be.
+    pub ask_again: Mono,
     /// Where it goes.
     pub target: Target,
     /// Addresses that can still be tried, the next one last.
