@@ -440,7 +440,7 @@ mod tests {
                             let peer = self.peer(side);
                             peer.closed.get_or_insert(reset);
                             // To close a connection ends its stream.
-                            peer.got_end |= over == Over::Clean;
+                            peer.got_end |= over == Over::Clean && !peer.gone;
                         }
                         return;
                     }
