@@ -36,7 +36,7 @@ impl Proxy {
     /// The client went away before it was connected to anything.
     pub(super) fn client_gone(&mut self, at: usize, cx: &mut Cx<'_>) {
         let error = self.sessions.get(at).and_then(|s| s.client.stream.take_error().ok().flatten());
-        // Only ended on both sides, or not at all: it may yet be waiting for an answer.
+        // Without one it may yet be waiting for an answer.
         if error.is_some() {
             self.end(at, End::ClientGone, None, cx);
         }

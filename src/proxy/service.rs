@@ -165,13 +165,13 @@ impl Proxy {
         session.pair.event(side, ready.readable, ready.writable, ready.ended);
         match (session.stage, side) {
             (Stage::Relay, _) => {
-                if ready.gone {
+                if ready.failed {
                     session.look_for_reset(side);
                 }
                 self.relay(at, cx);
             }
             (Stage::Flight, Side::Client) => self.read_flight(at, cx),
-            (_, Side::Client) if ready.gone => self.client_gone(at, cx),
+            (_, Side::Client) if ready.failed => self.client_gone(at, cx),
             (_, Side::Client) => {}
             (Stage::Connect, Side::Server) => self.connecting(at, ready, cx),
             (Stage::Answer, Side::Server) => self.answering(at, cx),
@@ -225,7 +225,7 @@ impl Session {
         self.pair.is_void(Side::Client) || self.pair.is_void(Side::Server)
     }
 
-    /// The connection of a side is gone in both directions: by a reset, or by two ends.
+    /// The connection of a side failed.
     fn look_for_reset(&mut self, side: Side) {
         let error = self.stream(side).and_then(|stream| stream.take_error().ok().flatten());
         if let Some(error) = error {

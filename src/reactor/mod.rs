@@ -259,7 +259,7 @@ impl Reactor {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || closed,
                     ended: event.is_read_closed(),
-                    gone: event.is_error() || event.is_read_closed() && event.is_write_closed(),
+                    failed: event.is_error(),
                 };
                 self.call(id, now, |s, cx| s.ready(key, ready, cx));
             }

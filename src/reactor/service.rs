@@ -21,8 +21,8 @@ pub struct Ready {
     pub writable: bool,
     /// The peer has ended its stream: behind what can be read comes the end, and no further event for it.
     pub ended: bool,
-    /// The connection is gone in both directions: reset, refused, or closed by both.
-    pub gone: bool,
+    /// The connection failed: it was reset, or refused. The socket's error says which.
+    pub failed: bool,
 }
 
 /// For whom a report is.
