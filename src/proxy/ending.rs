@@ -4,7 +4,7 @@ use super::end::End;
 use super::pair::{Over, Side};
 use super::relay::Pumped;
 use super::service::{LISTENER, Part, Proxy, key};
-use super::session::{Line, Session, Stage};
+use super::session::{Line, Session, Stage, Tag};
 use super::settings::OnEnd;
 use crate::clock::Mono;
 use crate::members::State;
@@ -63,7 +63,8 @@ impl Proxy {
             }
             Stage::Relay if late => {
                 let member = session.facts.member;
-                let left = member.is_some_and(|member| self.pools.state(member, cx.shared) == State::Left);
+                let left =
+                    member.is_some_and(|member| self.pools.state(member, cx.shared) == Some(State::Left));
                 return self.end(at, if left { End::Left } else { End::Evicted }, None, cx);
             }
             Stage::Relay if now >= session.silent_until(settings) => {
@@ -108,9 +109,11 @@ impl Proxy {
         };
         let Some(member) = session.facts.member else { return };
         let on_end = match self.pools.state(member, cx.shared) {
-            State::Up => OnEnd::Keep,
-            State::Down => settings.on_evict,
-            State::Left => settings.on_leave,
+            Some(State::Up) => OnEnd::Keep,
+            Some(State::Down) => settings.on_evict,
+            Some(State::Left) => settings.on_leave,
+            // Forgotten: what was decided when it went holds.
+            None => return,
         };
         let deadline = match on_end {
             OnEnd::Keep => Mono::NEVER,
@@ -128,6 +131,8 @@ impl Proxy {
         let Some(mut session) = self.sessions.try_remove(at) else { return };
         if session.stage == Stage::Flight {
             self.at_hello -= 1;
+            session.learn();
+            session.tell_opening(cx);
         }
         session.facts.why = why.map(Into::into).or(session.facts.why.take());
         if let Some((timer, _)) = session.timer.take() {
@@ -180,13 +185,13 @@ impl Proxy {
     fn tell(&mut self, session: &Session, end: End, cx: &mut Cx<'_>) {
         let row = session.facts.route.and_then(|row| self.ledger.row(row));
         let route = row.map(|row| (row.matches.as_str(), row.target.as_str()));
-        let line = Line { session, end, route, now: cx.now.mono };
+        let (tag, line) = (Tag(session.id), Line { session, end, route, now: cx.now.mono });
         if self.rules.settings.access_log {
-            log::info!(target: "access", "{line}");
+            log::info!(target: "access", "{tag} {line}");
         } else if end.is_ordinary() {
-            log::debug!(target: "access", "{line}");
-        } else if let Some(times) = self.complaints.pass(cx.now.mono) {
-            log::warn!(target: "proxy", "{times} session(s) ended early (last: {line})");
+            log::debug!(target: "access", "{tag} {line}");
+        } else if let Some(times) = self.gates.ended.pass(cx.now.mono) {
+            log::warn!(target: "proxy", "{times} session(s) ended early (last: {tag} {line})");
         }
         if session.facts.traced {
             cx.shared.taps.line(session.id, &line);

@@ -37,6 +37,14 @@ impl Ledger {
         routes.into_iter().map(|(matches, target)| self.place(matches, target)).collect()
     }
 
+    /// The number of a row for what no configuration lists: it is somebody else's as soon as no session has it.
+    pub fn aside(&mut self, matches: &str, target: &str) -> usize {
+        let listed = self.known(matches, target).is_some_and(|at| self.rows[at].listed);
+        let at = self.place(matches.to_owned(), target.to_owned());
+        self.rows[at].listed = listed;
+        at
+    }
+
     fn known(&self, matches: &str, target: &str) -> Option<usize> {
         self.rows.iter().position(|row| row.matches == matches && row.target == target)
     }
@@ -112,6 +120,15 @@ mod tests {
         ledger.closed(0, (1, 1));
         assert_eq!(list(&mut ledger, &[("b", "q"), ("c", "z")]), [0, 2], "another target, another account");
         assert_eq!(ledger.row(0).map(|row| row.traffic.total), Some(0));
+        let aside = ledger.aside("auth", "h:1");
+        ledger.opened(aside);
+        assert_eq!((ledger.aside("auth", "h:1"), ledger.rows().count()), (aside, 3));
+        ledger.closed(aside, (0, 0));
+        assert_eq!(
+            (ledger.aside("auth", "h:2"), ledger.rows().count()),
+            (aside, 2),
+            "nobody needs it any more"
+        );
         assert_eq!(ledger.rows().count(), 2);
         ledger.opened(2);
         ledger.closed(2, (3, 3));

@@ -136,7 +136,7 @@ impl Proxy {
         if !open {
             return self.end(at, End::AuthFailed, Some(why.to_owned()), cx);
         }
-        if self.complaints.pass(cx.now.mono).is_some() {
+        if self.gates.auth.pass(cx.now.mono).is_some() {
             log::warn!(target: "proxy", "no verdict from --auth ({why}); sessions pass without (--auth-fail-open)");
         }
         self.route(at, cx);
@@ -146,7 +146,14 @@ impl Proxy {
         self.hang_up(at, cx);
         match verdict {
             Verdict::Deny(reason) => self.end(at, End::AuthDenied, Some(reason), cx),
-            Verdict::Allow(Some(target)) => self.go(at, target, cx),
+            Verdict::Allow(Some(target)) => {
+                let row = self.ledger.aside("auth", &target.to_string());
+                if let Some(session) = self.sessions.get_mut(at) {
+                    session.facts.route = Some(row);
+                    self.ledger.opened(row);
+                }
+                self.go(at, target, cx);
+            }
             Verdict::Allow(None) => self.route(at, cx),
         }
     }
@@ -195,7 +202,7 @@ impl Hook {
 
 impl Session {
     /// Takes what its first flight says into what is known about it.
-    fn learn(&mut self) {
+    pub(super) fn learn(&mut self) {
         let (facts, Some(early)) = (&mut self.facts, &self.early) else { return };
         if let Some(header) = early.flight.header() {
             if let Origin::Proxied { src, dst } = header.origin {
@@ -212,7 +219,7 @@ impl Session {
     }
 
     /// Shows its beginning to who wants to see it.
-    fn tell_opening(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tell_opening(&mut self, cx: &mut Cx<'_>) {
         let taps = &mut cx.shared.taps;
         let src = self.facts.src;
         self.facts.traced = !taps.is_empty() && taps.follow(self.id, src.ip(), self.facts.sni.as_deref());

@@ -130,12 +130,11 @@ impl Pools {
         Some((url, time))
     }
 
-    /// Whether a member may keep its sessions; if not, how it went.
+    /// A member's state, while the table has it.
     #[must_use]
-    pub fn state(&self, (at, member): (usize, MemberId), shared: &Shared) -> State {
-        let entry = self.pools.get(at).and_then(|entry| entry.seen);
-        let known = entry.and_then(|(balancer, _)| shared.members.get(balancer, member));
-        known.map_or(State::Down, |member| member.state())
+    pub fn state(&self, (at, member): (usize, MemberId), shared: &Shared) -> Option<State> {
+        let (balancer, _) = self.pools.get(at)?.seen?;
+        Some(shared.members.get(balancer, member)?.state())
     }
 
     /// A member's url, while the table has it.

@@ -8,6 +8,7 @@ use super::access::PerSource;
 use super::balance;
 use super::dump::Ring;
 use super::ledger::Ledger;
+use super::limits::Limits;
 use super::pair::Side;
 use super::pools::Pools;
 use super::relay::Means;
@@ -20,7 +21,7 @@ use super::upstreams::Upstreams;
 use super::verdict::Cache;
 use crate::bytes::LogGate;
 use crate::clock::{Mono, Now};
-use crate::reactor::bank::{descriptor_limit, listen_again, plain};
+use crate::reactor::bank::{descriptor_limit, listen_again};
 use crate::reactor::{Cx, Done, Form, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::shared::Shared;
 use crate::wheel::TimerId;
@@ -60,14 +61,36 @@ pub struct Proxy {
     pub(super) answers: Cache<Target>,
     pub(super) ledger: Ledger,
     pub(super) dumps: Ring,
+    /// What is said of each dump once it is written.
+    pub(super) dumping: Vec<(usize, String)>,
     pub(super) means: Means,
-    pub(super) complaints: LogGate,
+    pub(super) gates: Gates,
 }
 
 /// The listener's source, and the timer of its breath.
 pub(super) const LISTENER: Key = Key(0);
 /// The timer of the end of draining.
 const DRAINED: Key = Key(1);
+
+/// One line a second of each kind of complaint, so that none hides another.
+#[derive(Debug)]
+pub(super) struct Gates {
+    /// Sessions ended early.
+    pub(super) ended: LogGate,
+    /// Nobody can be let in.
+    pub(super) accept: LogGate,
+    /// There is no verdict from `--auth`.
+    pub(super) auth: LogGate,
+    /// A dump cannot be written.
+    pub(super) dump: LogGate,
+}
+
+impl Default for Gates {
+    fn default() -> Gates {
+        let gate = || LogGate::new(Duration::from_secs(1));
+        Gates { ended: gate(), accept: gate(), auth: gate(), dump: gate() }
+    }
+}
 
 /// What a key of a session stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -107,8 +130,9 @@ impl Proxy {
             answers: Cache::new(cache_time(settings)),
             ledger: Ledger::default(),
             dumps: Ring::new(settings.dump.as_ref().map_or(1, |dump| dump.files)),
+            dumping: Vec::new(),
             means: Means { pipes: Pipes::new(0), held: 0, most_held: settings.max_buffered },
-            complaints: LogGate::new(Duration::from_secs(1)),
+            gates: Gates::default(),
             rules: Rc::new(rules),
         }
     }
@@ -128,10 +152,10 @@ impl Proxy {
         for balancer in rules.routes.balancers() {
             self.pools.of(balancer);
         }
-        let pipes = if settings.splice { pipes(descriptor_limit()) } else { 0 };
-        self.means.pipes.bound(usize::try_from(pipes).unwrap_or(usize::MAX));
+        let limits = Limits::of(descriptor_limit(), rules.proxies, settings.max_sessions);
+        self.means.pipes.bound(if settings.splice { limits.pipes } else { 0 });
         self.means.most_held = settings.max_buffered;
-        self.limit = session_limit(settings.max_sessions);
+        self.limit = limits.sessions;
         self.pools.refresh(cx.shared, cx.now);
     }
 
@@ -283,14 +307,7 @@ impl Service for Proxy {
     fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
         match result {
             Done::Resolved(found) => self.resolved(key.0, found, cx),
-            Done::Written(result) => {
-                self.dumps.written(key.0);
-                if let Err(e) = result
-                    && self.complaints.pass(cx.now.mono).is_some()
-                {
-                    log::warn!(target: "proxy", "cannot write a dump: {}", plain(&e));
-                }
-            }
+            Done::Written(result) => self.dumped(key.0, result, cx),
             _ => {}
         }
     }
@@ -362,24 +379,6 @@ impl Service for Proxy {
 /// How long a peer is listened to when nobody takes any more what it sends: long enough for it to read what it was sent,
 /// which a reset might take from it.
 const LINGER: Duration = Duration::from_secs(5);
-/// The most pipes that streams in bulk are lent: two descriptors each.
-const PIPES: u64 = 128;
-/// Descriptors for everything that is no session.
-const SPARE: u64 = 64;
-
-/// How many sessions there may be: as many as was said, and never more than there are descriptors for.
-fn session_limit(wanted: Option<usize>) -> usize {
-    let descriptors = descriptor_limit();
-    let spare = SPARE.min(descriptors / 4) + 2 * pipes(descriptors);
-    let room = usize::try_from(descriptors.saturating_sub(spare) / 2).unwrap_or(usize::MAX).max(1);
-    wanted.map_or(room, |wanted| wanted.min(room))
-}
-
-/// How many pipes a process with so many descriptors may lend.
-fn pipes(descriptors: u64) -> u64 {
-    PIPES.min(descriptors / 16)
-}
-
 fn pool_config(settings: &Settings) -> balance::Config {
     balance::Config { how: settings.balance, slow_start: settings.slow_start }
 }

@@ -283,7 +283,7 @@ fn explain(spec: &SocketSpec, error: &io::Error) -> String {
         (SocketSpec::Unix(_), _) => "",
         (_, io::ErrorKind::AddrInUse) => "; another process has this port",
         (_, io::ErrorKind::AddrNotAvailable) => "; this host has no such address",
-        (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root",
+        (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "",
     };
     format!("cannot open {spec}: {}{hint}", plain(error))

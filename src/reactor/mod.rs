@@ -61,6 +61,8 @@ pub(crate) struct Core {
     freed: Vec<usize>,
     wheel: Wheel<(ServiceId, Key)>,
     again: Vec<(ServiceId, Key)>,
+    /// Some of these have messages to receive that may refresh members.
+    hearing: bool,
     bank: Bank,
     offload: Offload,
     random: u64,
@@ -121,6 +123,7 @@ impl Reactor {
             freed: Vec::new(),
             wheel: Wheel::new(),
             again: Vec::new(),
+            hearing: false,
             bank: Bank::default(),
             offload,
             random: seeds[2],
@@ -287,7 +290,8 @@ impl Reactor {
 
     /// Lets the table expire, unless datagrams that may refresh a member still lie in a socket.
     fn expire(&mut self, now: Now) {
-        self.busy = if self.core.again.is_empty() { 0 } else { self.busy.saturating_add(1) };
+        let hearing = std::mem::take(&mut self.core.hearing);
+        self.busy = if hearing { self.busy.saturating_add(1) } else { 0 };
         if self.busy == 0 || self.busy > BUSY_TURNS {
             self.shared.expire(now.mono);
         }
