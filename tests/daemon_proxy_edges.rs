@@ -13,7 +13,7 @@ mod common;
 use common::daemon::{Daemon, private_file};
 use common::proxy::{balanced, proxy};
 use common::sender::Sender;
-use common::tcp::{Deaf, End, Peer, Upstream, arrival, greeted, pattern};
+use common::tcp::{Deaf, End, Peer, Upstream, arrival, greeted};
 use common::{wait_for, wait_until};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -88,7 +88,7 @@ fn a_stream_that_pauses_gives_its_pipe_back() {
     let at_rest = daemon.descriptors();
     let mut pairs: Vec<(Peer, Peer)> = (0..24).map(|_| (Peer::connect(addr), arrival(&arrivals))).collect();
     // The last piece is a small one, and finds a grant for more.
-    let bytes = pattern((3 << 20) + 100);
+    let bytes = common::tcp::pattern((3 << 20) + 100);
     for _ in 0..3 {
         for (client, server) in &mut pairs {
             let (mut stream, sent) = (server.stream.try_clone().unwrap(), bytes.clone());
