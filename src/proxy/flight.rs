@@ -192,7 +192,14 @@ pub fn fuzz_flight(data: &[u8]) {
         progress
     };
     let progress = run(&mut whole, usize::MAX);
-    assert_eq!(progress, run(&mut pieces, usize::from(*cut % 7) + 1));
+    match (progress, run(&mut pieces, usize::from(*cut % 7) + 1)) {
+        // A header that has not come to where it is looked at again may be known to be bad, and its faults be several.
+        (Progress::Bad(Fault::Header(_)), Progress::More) => {
+            return assert!(pieces.bytes.len() < pieces.wanted);
+        }
+        (Progress::Bad(Fault::Header(_)), Progress::Bad(Fault::Header(_))) => return,
+        (one, other) => assert_eq!(one, other),
+    }
     assert_eq!(
         (whole.hello(), whole.origin(), whole.header),
         (pieces.hello(), pieces.origin(), pieces.header)
