@@ -241,12 +241,6 @@ impl Pair {
         self.leg(side).end_comes
     }
 
-    /// Whether a side can be written to, as far as is known.
-    #[must_use]
-    pub fn takes(&self, side: Side) -> bool {
-        self.leg(side).writable
-    }
-
     /// Whether nobody takes a side's stream any more.
     #[must_use]
     pub fn is_void(&self, from: Side) -> bool {
@@ -463,7 +457,7 @@ mod tests {
             self.pair.read(side, bytes.len(), WANTED);
             if !void {
                 self.peer(side.other()).held.extend(bytes);
-                if self.pair.takes(side.other()) {
+                if self.pair.leg(side.other()).writable {
                     self.write(side.other());
                 }
             }

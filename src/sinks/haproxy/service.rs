@@ -77,6 +77,10 @@ impl Haproxy {
     fn proceed(&mut self, cx: &mut Cx<'_>) {
         while matches!(self.task, Task::Rest) {
             let changed = self.table.refresh(&self.name(), &self.config, cx);
+            if changed {
+                // Whoever looks first, this or `members_changed`: the machine must hear of it.
+                self.machine.members_changed(cx.now.mono);
+            }
             let todo = self.machine.next(&self.table.want, cx.now.mono);
             self.tell();
             if self.machine.views_moved() || changed {
