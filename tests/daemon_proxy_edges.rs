@@ -205,13 +205,16 @@ fn members_are_not_blamed_for_descriptors_that_we_lack() {
     let upstreams = [Upstream::greeting(), Upstream::greeting(), Upstream::greeting()];
     let _senders: Vec<Sender> = upstreams.iter().map(|upstream| join(&daemon, upstream.addr)).collect();
     let mut clients: Vec<Peer> = (0..12).map(|_| Peer::connect(daemon.proxying())).collect();
+    wait_until("all are accepted", || daemon.counter("proxy.accepted") == clients.len() as u64);
     daemon.settled();
-    daemon.limit_descriptors(daemon.descriptors());
+    daemon.no_descriptor_left();
     for client in &mut clients {
         client.send(b"not tls");
     }
-    wait_until("one found no descriptor", || daemon.counter("proxy.end.connect_failed") > 0);
+    daemon.line("why=Too many open files");
     daemon.settled();
+    // To ask takes one, too.
+    daemon.limit_descriptors(1000);
     assert_eq!(daemon.counter("proxy.ejected"), 0, "{:#?}", daemon.log());
 }
 

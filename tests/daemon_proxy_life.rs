@@ -185,7 +185,7 @@ fn out_of_descriptors_it_waits_and_does_not_spin() {
     let (daemon, addr) = proxy(dir.path(), &format!("--route default={}", upstream.addr));
     let mut live: Vec<Peer> = (0..5).map(|_| Peer::connect(addr)).collect();
     live.iter_mut().for_each(|client| client.echoed(b"live"));
-    daemon.limit_descriptors(daemon.descriptors());
+    daemon.no_descriptor_left();
     let mut late: Vec<Peer> = (0..5).map(|_| Peer::connect(addr)).collect();
     wait_until("it has noticed", || {
         daemon.log().iter().any(|line| line.contains("descriptor") || line.contains("open files"))

@@ -92,6 +92,13 @@ impl Daemon {
         assert!(Command::new("prlimit").args(words).status().unwrap().success());
     }
 
+    /// Lets it open none beside those it has. The limit is one of numbers, and not all numbers below the highest need
+    /// be in use: whoever started the tests may have left some open, far up.
+    pub fn no_descriptor_left(&self) {
+        let open = |number: &usize| std::fs::read_link(format!("/proc/{}/fd/{number}", self.pid())).is_ok();
+        self.limit_descriptors((0..).find(|number| !open(number)).expect("a number"));
+    }
+
     /// Waits until it has not woken for a while.
     #[track_caller]
     pub fn settled(&self) {
