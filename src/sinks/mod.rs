@@ -1,11 +1,13 @@
 //! Sinks: what follows the member table. Each compares what is wanted with what its balancer really has,
 //! changes the difference, and reads back; so a balancer's restart heals by itself and no event can be lost.
 //!
-//! Here: where a member's url leads, and what the table wants of each address. The comparison is [`diff`].
+//! Here: where a member's url leads, and what the table wants of each server. The comparison is [`diff`]; [`follow`]
+//! carries the table over to a sink, and what the sink makes of it back to `status`.
 
 pub mod diff;
 #[cfg(feature = "exec")]
 pub mod exec;
+pub mod follow;
 #[cfg(feature = "haproxy")]
 pub mod haproxy;
 
@@ -44,20 +46,26 @@ impl fmt::Display for Refused {
     }
 }
 
-/// What the table wants of a balancer whose servers are addresses.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Want {
-    /// Each address once, however many urls lead to it.
-    pub servers: Sorted<SocketAddr, Goal>,
+/// What the table wants of a balancer that knows its servers by `K`: an address, or a url where names will do.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Want<K> {
+    /// Each server once, however many urls lead to it.
+    pub servers: Sorted<K, Goal>,
     /// The table has run long enough that an address it does not name is really gone.
     pub settled: bool,
 }
 
-impl Want {
-    /// What members at these addresses come to. An address is up while any of its members is, with the largest
+impl<K> Default for Want<K> {
+    fn default() -> Want<K> {
+        Want { servers: Sorted::default(), settled: false }
+    }
+}
+
+impl<K: Ord> Want<K> {
+    /// What members at these servers come to. A server is up while any of its members is, with the largest
     /// weight; of the others the gentler end wins, a goodbye over silence.
     #[must_use]
-    pub fn of(mut goals: Vec<(SocketAddr, Goal)>) -> Want {
+    pub fn of(mut goals: Vec<(K, Goal)>) -> Want<K> {
         sort(&mut goals, Ord::cmp);
         Want { servers: goals.into_iter().collect(), settled: false }
     }
@@ -78,7 +86,7 @@ mod tests {
 
     #[test]
     fn an_address_is_up_while_any_of_its_members_is() {
-        let addr = "10.0.0.5:80".parse().unwrap();
+        let addr: SocketAddr = "10.0.0.5:80".parse().unwrap();
         let goal = |goals: &[Goal]| {
             let want = Want::of(goals.iter().map(|&goal| (addr, goal)).collect());
             want.servers.get(&addr).copied()

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 impl Machine {
     /// Compares, and lines up the first changes; or finds nothing to do for a while.
-    pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want, now: Mono) -> Phase {
+    pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want<SocketAddr>, now: Mono) -> Phase {
         let rows = self.rows(seen);
         let limits = Limits { grace: self.pace.grace, quiet: quiet(seen.version) };
         let mut have = Sorted::default();
@@ -81,7 +81,7 @@ impl Machine {
 
     /// When to look again although nothing is to be done: soon while a first check or the end of a drain is
     /// awaited.
-    fn next_look(&self, have: &Sorted<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
+    fn next_look(&self, have: &Sorted<SocketAddr, Have>, want: &Want<SocketAddr>, now: Mono) -> Mono {
         let soon = have.iter().filter_map(|(addr, have)| match (want.servers.get(addr), have.level) {
             (Some(Goal::Up(_)), Level::Checking) => self.notes.get(addr).map(|note| note.gate_poll(now)),
             (Some(Goal::Drain), Level::Draining) => Some(DRAIN_POLL),
@@ -96,7 +96,7 @@ impl Machine {
         &mut self,
         rows: &Sorted<SocketAddr, &Row>,
         have: &Sorted<SocketAddr, Have>,
-        want: &Want,
+        want: &Want<SocketAddr>,
         mut errors: Sorted<SocketAddr, String>,
         now: Mono,
     ) {

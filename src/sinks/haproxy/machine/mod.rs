@@ -132,7 +132,7 @@ impl Machine {
     }
 
     /// What to do now.
-    pub fn next(&mut self, want: &Want, now: Mono) -> Todo {
+    pub fn next(&mut self, want: &Want<SocketAddr>, now: Mono) -> Todo {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Reading) {
                 Phase::Idle { until, look_at } if now < until => {
