@@ -43,7 +43,8 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
     for (n, (section, address)) in config.roles.iter().zip(facts.addresses).enumerate() {
         let address = address.map(|at| find(section, &at, resolve)).transpose()?;
         let twin = plan::has_twin(&config.roles, n);
-        let mut ground = Ground { address, groups, twin, warnings: &mut assembly.warnings };
+        let alike = config.roles.iter().filter(|other| other.role().name == section.role().name).count();
+        let mut ground = Ground { address, groups, twin, alike, warnings: &mut assembly.warnings };
         assembly.plan.services.push(service(section, &mut ground)?);
         if section.role().table == Table::Writes {
             let balancer = section.need("balancer", crate::config::values::balancer_name)?;

@@ -134,8 +134,8 @@ fn story_help(story: Story) -> String {
     let mut out = match story {
         Story::Reached => "Machines that cannot reach each other are reached.\n\n".to_owned(),
         _ => wrapped(
-            "Backends are found: each announces itself, and the load balancer you already run follows. Beside the \
-             balancer:",
+            "Backends are found: each announces itself, and the load balancer you already run follows, or the \
+             built-in proxy does. Beside the balancer:",
             0,
             79,
         ),
@@ -144,6 +144,8 @@ fn story_help(story: Story) -> String {
         out.push_str(
             "\n  beacond keygen secret > secret; chmod 600 secret\n  \
              beacond listen --secret-file secret + haproxy --socket PATH --backend NAME\n\n\
+             Or without another balancer:\n\n  \
+             beacond listen --listen :5555 --secret-file secret + proxy --listen :443\n\n\
              On each backend, with the same secret:\n\n  \
              beacond announce --address LB --advertise http://:8080 --secret-file secret\n\n\
              Roles:\n",

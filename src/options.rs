@@ -102,7 +102,7 @@ pub const GLOBAL: Role = Role {
             arg: "PATH",
             repeat: false,
             default: "",
-            help: "The control socket for status, reload and log. Without it /run/beacond/control.sock is used \
+            help: "The control socket for status, reload, log and trace. Without it /run/beacond/control.sock is used \
                    where its folder can be written, and given up with a warning where another beacond holds it.",
         },
         Opt {

@@ -8,7 +8,7 @@
 
 mod common;
 
-use common::daemon::{Daemon, program};
+use common::daemon::{Daemon, program, run};
 use common::proxy::{header, hello, proxy};
 use common::tcp::{End, Peer, Upstream, greeted};
 use common::{PATIENCE, wait_until};
@@ -321,4 +321,42 @@ fn headers_of_every_kind_are_decoded() {
     let said = decoded("proxy", &format!("{}\n", hex(&header("seed_frame"))));
     assert!(said.starts_with("proxy version=2 src=100.64.0.0:28197 dst=100.64.0.0:443 used=42"), "{said}");
     assert!(said.contains("authority=httpbin.org"), "{said}");
+}
+
+#[test]
+fn what_is_refused_can_be_watched_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (daemon, addr) = proxy(dir.path(), "--sniff --hello-timeout 200ms --route default=reject");
+    let lines = trace(&daemon, "--count 4 --for 20s");
+    let refused = |bytes: &[u8]| {
+        let mut client = Peer::connect(addr);
+        client.send(bytes);
+        assert_ne!(client.end(), End::Open);
+        daemon.session(client.addr);
+    };
+    let start = Instant::now();
+    let mut seen = Vec::new();
+    while seen.is_empty() {
+        assert!(start.elapsed() < PATIENCE, "nothing is seen");
+        refused(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00");
+        seen.extend(lines.recv_timeout(Duration::from_millis(50)));
+    }
+    refused(b"\x16\x03");
+    (0..4).for_each(|_| refused(b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x00"));
+    while let Ok(line) = lines.recv_timeout(PATIENCE) {
+        seen.push(line);
+    }
+    let text = seen.join("\n");
+    assert!(text.contains("end=bad-hello") && text.contains("end=hello-timeout"), "{text}");
+    assert!(text.contains("first flight, 10 bytes"), "{text}");
+    // A session's number stands once in a line.
+    assert!(seen.iter().all(|line| line.matches("} ").count() <= 1), "{text}");
+}
+
+#[test]
+fn a_folder_for_dumps_must_be_there() {
+    let missing = run("proxy --listen 127.0.0.1:0 --route default=reject --dump /no/such/folder");
+    let said = String::from_utf8(missing.stderr).unwrap();
+    assert_eq!(missing.status.code(), Some(1), "{said}");
+    assert!(said.contains("--dump): /no/such/folder: No such file or directory"), "{said}");
 }

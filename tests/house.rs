@@ -43,6 +43,7 @@ const STATE: &[&str] = &[
     "proxy/env.rs",
     "proxy/flight.rs",
     "proxy/ledger.rs",
+    "proxy/limits.rs",
     "proxy/pair.rs",
     "proxy/report.rs",
     "proxy/routes.rs",

@@ -6,6 +6,10 @@
 #   repository              run in the root of the repository, to a good end
 #   exit                    run, to a good end
 #   until "TEXT"            run in the background until its output has TEXT; it stays until the end
+#   instead "TEXT"          the same, in the place of the receiver that runs
+#   said "TEXT"...          run, again for a while if need be, until what runs in the background has said every TEXT
+#   output                  not run: each line is one of the last block, or of the background, numbers aside
+#   write FILE              written to FILE, a program
 #   shows "TEXT"...         run, again for a while if need be, until its output has every TEXT
 #   append FILE             appended to FILE; HAProxy is started with its own configuration
 #   check FILE              written to FILE, which `beacond check` must approve
@@ -40,7 +44,7 @@ mkdir -p "$box/etc/haproxy" "$box/bin" "$box/home" "$box/www"
 for name in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl; do
   if [ -e "/etc/$name" ]; then cp -rL "/etc/$name" "$box/etc/" 2>/dev/null || true; fi
 done
-printf '127.0.0.1 localhost\n10.0.0.1 balancer.example\n' >"$box/etc/hosts"
+printf '127.0.0.1 localhost\n10.0.0.1 balancer.example www.example.com\n' >"$box/etc/hosts"
 mount --bind "$box/etc" /etc
 mount -t tmpfs none /run
 mount -t tmpfs none /usr/local/bin
@@ -68,6 +72,25 @@ for address in 127.0.0.1 10.0.0.1; do
   pids+=($!)
 done
 
+# A service with TLS.
+openssl req -x509 -newkey rsa:2048 -nodes -keyout "$box/key.pem" -out "$box/cert.pem" -days 1 \
+  -subj /CN=www.example.com 2>/dev/null
+python3 -c '
+import socket, ssl, sys, threading
+tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+tls.load_cert_chain(sys.argv[1], sys.argv[2])
+door = socket.create_server(("10.0.0.1", 8443))
+def serve(client):
+    while client.recv(16, socket.MSG_PEEK)[:4] == b"\r\n\r\n":  # a PROXY header
+        client.recv(16 + int.from_bytes(client.recv(16, socket.MSG_PEEK)[14:16], "big"))
+    with tls.wrap_socket(client, server_side=True) as stream:
+        stream.recv(4096)
+        stream.sendall(b"HTTP/1.0 200 OK\r\n\r\nwell\n")
+while True:
+    threading.Thread(target=serve, args=(door.accept()[0],), daemon=True).start()
+' "$box/cert.pem" "$box/key.pem" 2>/dev/null &
+pids+=($!)
+
 fail() {
   printf 'README, block %s: %s\n%s\n--- its output:\n' "$number" "$1" "$block" >&2
   cat "$output" >&2
@@ -78,8 +101,18 @@ fail() {
 has_all() {
   local text
   while IFS= read -r text; do
-    grep -qF -- "$text" "$output" || return 1
+    cat "${1:-$output}" "${@:2}" | grep -F -- "$text" >/dev/null || return 1
   done < <(grep -o '"[^"]*"' <<<"$mark" | tr -d '"')
+}
+
+# Text without what differs from run to run: numbers, names of sessions, blanks in front.
+alike() { sed -E 's/\{[0-9a-f]+\}/{N}/g; s/[0-9][0-9.]*/N/g; s/^ +//; s/ +$//'; }
+
+# Whether each line of the block was in the last block's output, or in that of what runs.
+was_output() {
+  local line
+  cat "$last" "${running[@]}" | alike >"$box/alike"
+  while IFS= read -r line; do grep -qxF -- "$line" "$box/alike" || return 1; done < <(alike <<<"${block%$'\n'}")
 }
 
 try() {
@@ -89,9 +122,14 @@ try() {
   case $mark in
     repository) (cd "$repository" && bash -euo pipefail -c "$block") >"$output" 2>&1 || fail "status $?" ;;
     exit) bash -euo pipefail -c "$block" >"$output" 2>&1 || fail "status $?" ;;
-    until*)
+    until* | instead*)
+      if [[ $mark = instead* ]]; then
+        kill -TERM -- "-$receiver"
+        wait "$receiver" 2>/dev/null || true
+      fi
       bash -euo pipefail -c "$block" >"$output" 2>&1 &
-      pids+=($!)
+      pids+=($!) running+=("$output")
+      if [[ $block = *"beacond listen"* || $mark = instead* ]]; then receiver=$!; fi
       for _ in {1..200}; do has_all && return; sleep 0.1; done
       fail "never said: ${mark#until }"
       ;;
@@ -101,6 +139,24 @@ try() {
         sleep 0.1
       done
       fail "did not show: ${mark#shows }"
+      ;;
+    said*)
+      for _ in {1..100}; do
+        bash -euo pipefail -c "$block" >"$output" 2>&1 || true
+        sleep 0.1
+        has_all "${running[@]}" && return
+      done
+      output=${running[-2]}
+      fail "nobody said: ${mark#said }"
+      ;;
+    output)
+      for _ in {1..30}; do was_output && return; sleep 0.1; done
+      cp "$box/alike" "$output"
+      fail "no such output"
+      ;;
+    write*)
+      printf '%s' "$block" >"${mark#write }"
+      chmod 755 "${mark#write }"
       ;;
     append*)
       printf '%s\n' "$block" >>"${mark#append }"
@@ -118,6 +174,7 @@ try() {
   esac
 }
 
+running=() receiver='' last=/dev/null
 number=0 mark='' block='' inside=''
 while IFS= read -r line; do
   case $line in
@@ -128,6 +185,7 @@ while IFS= read -r line; do
         if [ -n "$mark" ]; then
           number=$((number + 1))
           try </dev/null
+          last=$output
           printf 'README, block %s: %s\n' "$number" "$mark"
         fi
         mark='' block=''

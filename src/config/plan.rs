@@ -56,6 +56,8 @@ pub struct Ground<'a> {
     pub groups: &'a [u32],
     /// Whether another section drives a backend of the same name, in another balancer.
     pub twin: bool,
+    /// How many sections there are of its role, itself included: what a process has once is divided among them.
+    pub alike: usize,
     /// What is allowed and most likely not meant, one line each: the section adds its own.
     pub warnings: &'a mut Vec<String>,
 }

@@ -17,7 +17,7 @@ use super::tunnel::{Answer, Facts, Outcome};
 use super::upstreams::Known;
 use crate::config::values::HostPort;
 use crate::members::MemberId;
-use crate::reactor::bank::{carry, connect_tcp, plain};
+use crate::reactor::bank::{carry, connect_tcp, is_want_of_ours, plain};
 use crate::reactor::{Cx, Job, Key, Ready};
 use crate::stats::Counter;
 use mio::Interest;
@@ -168,6 +168,8 @@ impl Proxy {
                 session.deadline = give_up.min(cx.now.mono.after(timeout));
                 self.watch(at, cx);
             }
+            // No fault of the member's, and with another one it would be the same.
+            Err(e) if is_want_of_ours(&e) => self.end(at, End::ConnectFailed, Some(plain(&e)), cx),
             Err(e) => self.not_connected(at, &plain(&e), cx),
         }
     }
@@ -269,12 +271,15 @@ impl Proxy {
         head.extend_from_slice(early.flight.stream());
         if bare && session.pair.has_news(Side::Client) {
             // One segment for both, as the specification of the header wants it.
-            if let Ok(count) = retry(|| session.client.stream.read(cx.scratch)) {
-                head.extend_from_slice(&cx.scratch[..count]);
-                match count {
-                    0 => session.pair.ended(Side::Client),
-                    _ => session.pair.read(Side::Client, 0, 0),
+            let room = &mut cx.scratch[..SEGMENT];
+            match retry(|| session.client.stream.read(room)) {
+                Ok(0) => session.pair.ended(Side::Client),
+                Ok(count) => {
+                    head.extend_from_slice(&room[..count]);
+                    session.pair.read(Side::Client, 0, 0);
                 }
+                // A reset is told only once.
+                Err(e) => session.failed_to_read(Side::Client, &e),
             }
         }
         if !head.is_empty() {
@@ -284,6 +289,8 @@ impl Proxy {
         session.deadline = crate::clock::Mono::NEVER;
         session.active = cx.now.mono;
         session.pair.event(Side::Server, false, true, false);
+        // Its member may have gone while it was connected.
+        self.judge(at, cx);
         self.relay(at, cx);
     }
 }
@@ -376,6 +383,8 @@ impl super::session::Facts {
     }
 }
 
+/// The most that is read of a client's stream to go out together with the header in front of it.
+const SEGMENT: usize = 16 << 10;
 /// The most that is read of an answer at once; what is behind it belongs to the client.
 const PIECE: usize = 4096;
 

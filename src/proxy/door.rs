@@ -26,11 +26,18 @@ const BREATH: Duration = Duration::from_millis(100);
 impl Proxy {
     /// Takes what waits to be let in, a batch at the most.
     pub(super) fn accept(&mut self, cx: &mut Cx<'_>) {
-        for _ in 0..self.rules.settings.accept_batch {
-            let Some((listener, _)) = &self.door else { return };
+        if self.let_in(self.rules.settings.accept_batch, cx) {
+            cx.again(LISTENER);
+        }
+    }
+
+    /// Takes so many of those that wait at the most; whether more may wait.
+    pub(super) fn let_in(&mut self, most: usize, cx: &mut Cx<'_>) -> bool {
+        for _ in 0..most {
+            let Some((listener, _)) = &self.door else { return false };
             if self.sessions.len() >= self.limit {
                 self.full = true;
-                if let Some(times) = self.complaints.pass(cx.now.mono) {
+                if let Some(times) = self.gates.accept.pass(cx.now.mono) {
                     log::warn!(
                         target: "proxy",
                         "{}: all {} sessions in use: new connections wait ({times} time(s))",
@@ -38,23 +45,26 @@ impl Proxy {
                         self.limit
                     );
                 }
-                return;
+                return false;
             }
             match retry(|| listener.accept()) {
                 Ok((stream, peer)) => self.welcome(stream, peer, cx),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return false,
                 // It went away while it waited.
                 Err(e) if e.kind() == ErrorKind::ConnectionAborted => {}
-                Err(e) => return self.catch_breath(&e, cx),
+                Err(e) => {
+                    self.catch_breath(&e, cx);
+                    return false;
+                }
             }
         }
-        cx.again(LISTENER);
+        true
     }
 
     /// Out of descriptors or memory: whoever waits makes no new event.
     fn catch_breath(&mut self, error: &std::io::Error, cx: &mut Cx<'_>) {
         cx.shared.stats.add(crate::stats::Counter::ProxyAcceptError);
-        if let Some(times) = self.complaints.pass(cx.now.mono) {
+        if let Some(times) = self.gates.accept.pass(cx.now.mono) {
             log::warn!(
                 target: "proxy",
                 "{}: cannot accept: {}; new connections wait ({times} time(s))",
@@ -83,6 +93,7 @@ impl Proxy {
         let early = Early {
             flight,
             hook: None,
+            ask_again: Mono::NEVER,
             target: Target::Reject,
             addresses: Vec::new(),
             tried: Vec::new(),
@@ -161,7 +172,8 @@ impl Proxy {
             let short = count < room.len();
             match early.flight.feed(&room[..count]) {
                 Progress::More if short && !session.pair.end_comes(Side::Client) => {
-                    return session.pair.drained(Side::Client);
+                    session.pair.drained(Side::Client);
+                    return self.expect_silence(at, cx);
                 }
                 Progress::More => {}
                 Progress::Whole => {
@@ -173,6 +185,16 @@ impl Proxy {
                 }
                 Progress::Bad(fault) => return self.refuse(at, fault, cx),
             }
+        }
+    }
+
+    /// A PROXY header may be all that comes before the server has spoken.
+    fn expect_silence(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let (quiet, header) = (self.rules.settings.server_first, self.rules.settings.accept_proxy);
+        let Some((quiet, session)) = quiet.filter(|_| header).zip(self.sessions.get_mut(at)) else { return };
+        if session.early.as_ref().is_some_and(|early| early.flight.may_be_silent()) {
+            session.deadline = session.deadline.min(cx.now.mono.after(quiet));
+            self.watch(at, cx);
         }
     }
 
@@ -200,17 +222,35 @@ impl Proxy {
         let Some(folder) = self.rules.settings.dump.as_ref().map(|dump| &dump.folder) else { return };
         let Some(dump) = self.dumps.keep(kind, bytes, cx.now.mono) else { return };
         let path = folder.join(dump.slot.file_name());
-        log::info!(
-            target: "proxy",
-            "{} refused first flight from {} kept in {}{}",
+        let mut said = format!(
+            "{} refused first flight from {} kept in {}",
             Tag(session.id),
             session.facts.src,
-            path.display(),
-            if dump.cut > 0 { format!(", without its last {} bytes", dump.cut) } else { String::new() }
+            path.display()
         );
+        if dump.cut > 0 {
+            said += &format!(", without its last {} bytes", dump.cut);
+        }
+        let id = dump.slot.id();
+        self.dumping.push((id, said));
         let job = Job::WriteFile { path, bytes: dump.text, care: Care::DUMP };
-        if cx.offload(Key(dump.slot.id()), job).is_err() {
-            self.dumps.written(dump.slot.id());
+        if cx.offload(Key(id), job).is_err() {
+            self.dumped(id, Err(ErrorKind::ResourceBusy.into()), cx);
+        }
+    }
+
+    /// A dump was written, or could not be.
+    pub(super) fn dumped(&mut self, id: usize, result: std::io::Result<()>, cx: &mut Cx<'_>) {
+        self.dumps.written(id);
+        let at = self.dumping.iter().position(|(known, _)| *known == id);
+        let Some((_, said)) = at.map(|at| self.dumping.swap_remove(at)) else { return };
+        match result {
+            Ok(()) => log::info!(target: "proxy", "{said}"),
+            Err(e) => {
+                if let Some(times) = self.gates.dump.pass(cx.now.mono) {
+                    log::warn!(target: "proxy", "cannot write a dump: {} ({times} time(s))", plain(&e));
+                }
+            }
         }
     }
 

@@ -4,7 +4,9 @@ use super::end::End;
 use super::pair::{Over, Side};
 use super::relay::Pumped;
 use super::service::{LISTENER, Part, Proxy, key};
-use super::session::{Line, Session, Stage};
+use super::session::{Line, Session, Stage, Tag};
+use super::settings::OnEnd;
+use crate::clock::Mono;
 use crate::members::State;
 use crate::reactor::Cx;
 use crate::reactor::bank::reset_on_close;
@@ -16,8 +18,9 @@ impl Proxy {
         let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else {
             return;
         };
+        let alone = session.is_alone();
         let (pumped, moved) = session.pump(&mut self.means, cx.scratch);
-        if moved {
+        if moved || !alone && session.is_alone() {
             session.active = cx.now.mono;
         }
         match pumped {
@@ -33,7 +36,7 @@ impl Proxy {
     /// The client went away before it was connected to anything.
     pub(super) fn client_gone(&mut self, at: usize, cx: &mut Cx<'_>) {
         let error = self.sessions.get(at).and_then(|s| s.client.stream.take_error().ok().flatten());
-        // Only ended on both sides, or not at all: it may yet be waiting for an answer.
+        // Without one it may yet be waiting for an answer.
         if error.is_some() {
             self.end(at, End::ClientGone, None, cx);
         }
@@ -48,6 +51,9 @@ impl Proxy {
         match session.stage {
             Stage::Flight if late => return self.hello_late(at, cx),
             Stage::Auth if late => return self.unanswered(at, "no answer in time", cx),
+            Stage::Auth if session.early.as_ref().is_some_and(|early| now >= early.ask_again) => {
+                return self.ask(at, cx);
+            }
             Stage::Resolve if late => {
                 return self.end(at, End::ResolveFailed, Some("no answer in time".to_owned()), cx);
             }
@@ -57,7 +63,8 @@ impl Proxy {
             }
             Stage::Relay if late => {
                 let member = session.facts.member;
-                let left = member.is_some_and(|member| self.pools.state(member, cx.shared) == State::Left);
+                let left =
+                    member.is_some_and(|member| self.pools.state(member, cx.shared) == Some(State::Left));
                 return self.end(at, if left { End::Left } else { End::Evicted }, None, cx);
             }
             Stage::Relay if now >= session.silent_until(settings) => {
@@ -87,12 +94,45 @@ impl Proxy {
         self.end(at, End::HelloTimeout, None, cx);
     }
 
+    /// Members may have gone, or returned: their sessions end when the options say so.
+    pub(super) fn judge_members(&mut self, cx: &mut Cx<'_>) {
+        for at in self.all() {
+            self.judge(at, cx);
+        }
+    }
+
+    /// The member of a session may have gone, or returned: the session ends when the options say so.
+    pub(super) fn judge(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let settings = &self.rules.settings;
+        let Some(session) = self.sessions.get_mut(at).filter(|session| session.stage == Stage::Relay) else {
+            return;
+        };
+        let Some(member) = session.facts.member else { return };
+        let on_end = match self.pools.state(member, cx.shared) {
+            Some(State::Up) => OnEnd::Keep,
+            Some(State::Down) => settings.on_evict,
+            Some(State::Left) => settings.on_leave,
+            // Forgotten: what was decided when it went holds.
+            None => return,
+        };
+        let deadline = match on_end {
+            OnEnd::Keep => Mono::NEVER,
+            OnEnd::Cut => cx.now.mono,
+            OnEnd::Drain(time) => session.deadline.min(cx.now.mono.after(time)),
+        };
+        if deadline != std::mem::replace(&mut session.deadline, deadline) {
+            self.session_timer(at, cx);
+        }
+    }
+
     /// Ends a session.
     pub(super) fn end(&mut self, at: usize, end: End, why: Option<String>, cx: &mut Cx<'_>) {
         self.hang_up(at, cx);
         let Some(mut session) = self.sessions.try_remove(at) else { return };
         if session.stage == Stage::Flight {
             self.at_hello -= 1;
+            session.learn();
+            session.tell_opening(cx);
         }
         session.facts.why = why.map(Into::into).or(session.facts.why.take());
         if let Some((timer, _)) = session.timer.take() {
@@ -119,8 +159,7 @@ impl Proxy {
 
     /// Ends all sessions: their time is up.
     pub(super) fn end_all(&mut self, cx: &mut Cx<'_>) {
-        let all: Vec<usize> = self.sessions.iter().map(|(at, _)| at).collect();
-        for at in all {
+        for at in self.all() {
             self.end(at, End::Drained, None, cx);
         }
     }
@@ -146,13 +185,13 @@ impl Proxy {
     fn tell(&mut self, session: &Session, end: End, cx: &mut Cx<'_>) {
         let row = session.facts.route.and_then(|row| self.ledger.row(row));
         let route = row.map(|row| (row.matches.as_str(), row.target.as_str()));
-        let line = Line { session, end, route, now: cx.now.mono };
+        let (tag, line) = (Tag(session.id), Line { session, end, route, now: cx.now.mono });
         if self.rules.settings.access_log {
-            log::info!(target: "access", "{line}");
+            log::info!(target: "access", "{tag} {line}");
         } else if end.is_ordinary() {
-            log::debug!(target: "access", "{line}");
-        } else if let Some(times) = self.complaints.pass(cx.now.mono) {
-            log::warn!(target: "proxy", "{times} session(s) ended early (last: {line})");
+            log::debug!(target: "access", "{tag} {line}");
+        } else if let Some(times) = self.gates.ended.pass(cx.now.mono) {
+            log::warn!(target: "proxy", "{times} session(s) ended early (last: {tag} {line})");
         }
         if session.facts.traced {
             cx.shared.taps.line(session.id, &line);

@@ -27,13 +27,31 @@ impl Ledger {
         for row in &mut self.rows {
             row.listed = false;
         }
-        routes.map(|(matches, target)| self.place(matches, target.to_string())).collect()
+        let routes: Vec<_> = routes.map(|(matches, target)| (matches, target.to_string())).collect();
+        // Those that stay keep their places before any other takes one that looks free.
+        for (matches, target) in &routes {
+            if let Some(at) = self.known(matches, target) {
+                self.rows[at].listed = true;
+            }
+        }
+        routes.into_iter().map(|(matches, target)| self.place(matches, target)).collect()
+    }
+
+    /// The number of a row for what no configuration lists: it is somebody else's as soon as no session has it.
+    pub fn aside(&mut self, matches: &str, target: &str) -> usize {
+        let listed = self.known(matches, target).is_some_and(|at| self.rows[at].listed);
+        let at = self.place(matches.to_owned(), target.to_owned());
+        self.rows[at].listed = listed;
+        at
+    }
+
+    fn known(&self, matches: &str, target: &str) -> Option<usize> {
+        self.rows.iter().position(|row| row.matches == matches && row.target == target)
     }
 
     /// The number of a row: that of the same text, else one that nobody needs, else a new one.
     fn place(&mut self, matches: String, target: String) -> usize {
-        let same = |row: &Row| row.matches == matches && row.target == target;
-        let known = self.rows.iter().position(same);
+        let known = self.known(&matches, &target);
         let at = known.or_else(|| self.rows.iter().position(|row| !row.listed && row.traffic.open == 0));
         let at = at.unwrap_or_else(|| {
             self.rows.push(Row::default());
@@ -102,6 +120,23 @@ mod tests {
         ledger.closed(0, (1, 1));
         assert_eq!(list(&mut ledger, &[("b", "q"), ("c", "z")]), [0, 2], "another target, another account");
         assert_eq!(ledger.row(0).map(|row| row.traffic.total), Some(0));
+        let aside = ledger.aside("auth", "h:1");
+        ledger.opened(aside);
+        assert_eq!((ledger.aside("auth", "h:1"), ledger.rows().count()), (aside, 3));
+        ledger.closed(aside, (0, 0));
+        assert_eq!(
+            (ledger.aside("auth", "h:2"), ledger.rows().count()),
+            (aside, 2),
+            "nobody needs it any more"
+        );
         assert_eq!(ledger.rows().count(), 2);
+        ledger.opened(2);
+        ledger.closed(2, (3, 3));
+        assert_eq!(
+            list(&mut ledger, &[("a", "x"), ("d", "w"), ("c", "z")]),
+            [0, 1, 2],
+            "it keeps its account"
+        );
+        assert_eq!(ledger.row(2).map(|row| row.traffic.total), Some(1));
     }
 }

@@ -21,6 +21,7 @@ pub mod env;
 pub mod flight;
 pub mod hello;
 pub mod ledger;
+pub mod limits;
 mod opening;
 mod overview;
 pub mod pair;
@@ -55,11 +56,18 @@ use tunnel::Template;
 pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
     let routes = settings::routes(section)?;
     let settings = Settings::from_section(section, &routes)?;
+    settings::check_dump_folder(section, &settings)?;
     let address = ground.address.ok_or_else(|| section.wrong("listen", "an address with a port"))?;
     let headers = Template(settings.headers.clone());
     // The bytes of the file of headers count as the section's own.
     let fingerprint = format!("{}{headers:?}", section.fingerprint());
-    let rules =
-        Rules { access: settings::access(section)?, hostname: host_name(), settings, routes, headers };
+    let rules = Rules {
+        access: settings::access(section)?,
+        hostname: host_name(),
+        proxies: ground.alike,
+        settings,
+        routes,
+        headers,
+    };
     Ok(Planned { service: Box::new(service::Proxy::new(address, rules)), fingerprint })
 }

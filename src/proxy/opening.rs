@@ -9,15 +9,16 @@ use super::relay::retry;
 use super::routes::{Asked, Target};
 use super::service::{Part, Proxy, key};
 use super::session::{Hook, Session, Stage, Tag};
-use super::settings::Auth;
 use super::verdict::{Question, Reader, Verdict};
 use crate::bytes::HexDump;
+use crate::clock::Mono;
 use crate::reactor::Cx;
 use crate::reactor::bank::{connect_unix, plain};
 use mio::Interest;
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 impl Proxy {
     /// The first flight is whole, or none is awaited.
@@ -48,10 +49,10 @@ impl Proxy {
                 return self.end(at, end, None, cx);
             }
         }
-        match &rules.settings.auth {
-            Some(auth) => self.ask(at, auth, cx),
-            None => self.route(at, cx),
+        if let Some(auth) = &rules.settings.auth {
+            session.deadline = cx.now.mono.after(auth.timeout);
         }
+        self.ask(at, cx);
     }
 
     /// Chooses the route, and goes.
@@ -76,8 +77,10 @@ impl Proxy {
         self.go(at, route.target.clone(), cx);
     }
 
-    /// Asks the program behind `--auth`, unless it has answered the same of late.
-    fn ask(&mut self, at: usize, auth: &Auth, cx: &mut Cx<'_>) {
+    /// Asks the program behind `--auth`, if there is one, unless it has answered the same of late.
+    pub(super) fn ask(&mut self, at: usize, cx: &mut Cx<'_>) {
+        let rules = Rc::clone(&self.rules);
+        let Some(auth) = &rules.settings.auth else { return self.route(at, cx) };
         let Some(session) = self.sessions.get_mut(at) else { return };
         let mut line = Vec::new();
         let known = session.with_question(|question| {
@@ -91,6 +94,12 @@ impl Proxy {
         }
         let mut stream = match connect_unix(&auth.path) {
             Ok(stream) => stream,
+            // More sessions ask at once than may wait there.
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                let Some(early) = &mut session.early else { return };
+                early.ask_again = cx.now.mono.after(crowd_leaves(cx.random()));
+                return self.watch(at, cx);
+            }
             Err(e) => return self.unanswered(at, &plain(&e), cx),
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
@@ -98,8 +107,8 @@ impl Proxy {
             Ok(registration) => registration,
             Err(e) => return self.unanswered(at, &plain(&e), cx),
         };
-        session.deadline = cx.now.mono.after(auth.timeout);
         if let Some(early) = &mut session.early {
+            early.ask_again = Mono::NEVER;
             early.hook = Some(Hook { stream, registration, line: (line, 0), reader: Reader::default() });
         }
         self.watch(at, cx);
@@ -127,7 +136,7 @@ impl Proxy {
         if !open {
             return self.end(at, End::AuthFailed, Some(why.to_owned()), cx);
         }
-        if self.complaints.pass(cx.now.mono).is_some() {
+        if self.gates.auth.pass(cx.now.mono).is_some() {
             log::warn!(target: "proxy", "no verdict from --auth ({why}); sessions pass without (--auth-fail-open)");
         }
         self.route(at, cx);
@@ -137,7 +146,14 @@ impl Proxy {
         self.hang_up(at, cx);
         match verdict {
             Verdict::Deny(reason) => self.end(at, End::AuthDenied, Some(reason), cx),
-            Verdict::Allow(Some(target)) => self.go(at, target, cx),
+            Verdict::Allow(Some(target)) => {
+                let row = self.ledger.aside("auth", &target.to_string());
+                if let Some(session) = self.sessions.get_mut(at) {
+                    session.facts.route = Some(row);
+                    self.ledger.opened(row);
+                }
+                self.go(at, target, cx);
+            }
             Verdict::Allow(None) => self.route(at, cx),
         }
     }
@@ -149,6 +165,11 @@ impl Proxy {
             cx.forget(hook.registration);
         }
     }
+}
+
+/// When to try again to ask a program that is asked by too many: spread, so that not all come back at once.
+fn crowd_leaves(random: u64) -> Duration {
+    Duration::from_micros(20_000 + random % 20_000)
 }
 
 impl Hook {
@@ -181,7 +202,7 @@ impl Hook {
 
 impl Session {
     /// Takes what its first flight says into what is known about it.
-    fn learn(&mut self) {
+    pub(super) fn learn(&mut self) {
         let (facts, Some(early)) = (&mut self.facts, &self.early) else { return };
         if let Some(header) = early.flight.header() {
             if let Origin::Proxied { src, dst } = header.origin {
@@ -198,7 +219,7 @@ impl Session {
     }
 
     /// Shows its beginning to who wants to see it.
-    fn tell_opening(&mut self, cx: &mut Cx<'_>) {
+    pub(super) fn tell_opening(&mut self, cx: &mut Cx<'_>) {
         let taps = &mut cx.shared.taps;
         let src = self.facts.src;
         self.facts.traced = !taps.is_empty() && taps.follow(self.id, src.ip(), self.facts.sni.as_deref());

@@ -273,6 +273,8 @@ impl Pair {
             _ if leg.held > 0 && can_write => Step::Write(to),
             _ if leg.held > 0 => Step::Wait,
             Phase::Open if leg.readable && can_write => Step::Read(side),
+            // Where the other has ended as well, to close both says as much.
+            Phase::Ending if self.leg(to).phase == Phase::Ended => Step::Over(Over::Clean),
             Phase::Ending => Step::Shut(to),
             Phase::Open | Phase::Ended => Step::Wait,
         }
@@ -435,7 +437,10 @@ mod tests {
                     Step::Over(over) => {
                         for side in [Side::Client, Side::Server] {
                             let reset = over == Over::Reset(side.other());
-                            self.peer(side).closed.get_or_insert(reset);
+                            let peer = self.peer(side);
+                            peer.closed.get_or_insert(reset);
+                            // To close a connection ends its stream.
+                            peer.got_end |= over == Over::Clean && !peer.gone;
                         }
                         return;
                     }

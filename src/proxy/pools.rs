@@ -14,10 +14,12 @@ use std::time::Duration;
 /// All pools of a proxy. One that no route leads to any more stays for the sessions that it has.
 #[derive(Debug)]
 pub struct Pools {
-    /// The proxy's name, under which `status` shows what it makes of members.
-    sink: String,
+    /// The proxy's name, under which `status` shows what it makes of members, until it is withdrawn.
+    sink: Option<String>,
     config: Config,
     pools: Vec<Entry>,
+    /// Something has changed since that was last asked.
+    moved: bool,
 }
 
 #[derive(Debug)]
@@ -36,7 +38,7 @@ impl Pools {
     /// None yet.
     #[must_use]
     pub fn new(sink: String, config: Config) -> Pools {
-        Pools { sink, config, pools: Vec::new() }
+        Pools { sink: Some(sink), config, pools: Vec::new(), moved: false }
     }
 
     /// Puts other rules in force.
@@ -62,13 +64,16 @@ impl Pools {
         })
     }
 
-    /// Carries over what has changed in the table. Whether anything had.
-    pub fn refresh(&mut self, shared: &mut Shared, now: Now) -> bool {
-        let mut changed = false;
+    /// Carries over what has changed in the table.
+    pub fn refresh(&mut self, shared: &mut Shared, now: Now) {
         for entry in &mut self.pools {
-            changed |= entry.refresh(&self.sink, shared, now);
+            self.moved |= entry.refresh(self.sink.as_deref(), shared, now);
         }
-        changed
+    }
+
+    /// Whether anything had changed since the last call, whoever carried it over.
+    pub fn take_moved(&mut self) -> bool {
+        std::mem::take(&mut self.moved)
     }
 
     /// Chooses a member that was not tried.
@@ -121,16 +126,15 @@ impl Pools {
         entry.ejected_until = entry.ejected_until.max(now.mono.after(time));
         let (balancer, _) = entry.seen?;
         let url = shared.members.get(balancer, member)?.url_text().into_owned();
-        entry.show(&self.sink, shared, now.mono);
+        entry.show(self.sink.as_deref(), shared, now.mono);
         Some((url, time))
     }
 
-    /// Whether a member may keep its sessions; if not, how it went.
+    /// A member's state, while the table has it.
     #[must_use]
-    pub fn state(&self, (at, member): (usize, MemberId), shared: &Shared) -> State {
-        let entry = self.pools.get(at).and_then(|entry| entry.seen);
-        let known = entry.and_then(|(balancer, _)| shared.members.get(balancer, member));
-        known.map_or(State::Down, |member| member.state())
+    pub fn state(&self, (at, member): (usize, MemberId), shared: &Shared) -> Option<State> {
+        let (balancer, _) = self.pools.get(at)?.seen?;
+        Some(shared.members.get(balancer, member)?.state())
     }
 
     /// A member's url, while the table has it.
@@ -148,17 +152,18 @@ impl Pools {
             .flat_map(move |(at, entry)| entry.pool.rows(now).map(move |row| (at, row)))
     }
 
-    /// Takes back what `status` shows.
-    pub fn withdraw(&self, shared: &mut Shared) {
+    /// Takes back what `status` shows, for good: a successor of the same name may show its own.
+    pub fn withdraw(&mut self, shared: &mut Shared) {
+        let Some(sink) = self.sink.take() else { return };
         for (balancer, _) in self.pools.iter().filter_map(|entry| entry.seen) {
-            let sink = shared.views.sink(&self.sink, balancer);
+            let sink = shared.views.sink(&sink, balancer);
             shared.views.remove(sink);
         }
     }
 }
 
 impl Entry {
-    fn refresh(&mut self, sink: &str, shared: &mut Shared, now: Now) -> bool {
+    fn refresh(&mut self, sink: Option<&str>, shared: &mut Shared, now: Now) -> bool {
         let Some(balancer) = shared.members.find(&self.balancer) else {
             let was = self.seen.take().is_some();
             self.pool.sync(std::iter::empty(), now.mono);
@@ -195,8 +200,8 @@ impl Entry {
     }
 
     /// Shows what the proxy makes of each member.
-    fn show(&self, sink: &str, shared: &mut Shared, now: Mono) {
-        let Some((balancer, _)) = self.seen else { return };
+    fn show(&self, sink: Option<&str>, shared: &mut Shared, now: Mono) {
+        let (Some(sink), Some((balancer, _))) = (sink, self.seen) else { return };
         let sink: SinkId = shared.views.sink(sink, balancer);
         for (id, refused) in &self.refused {
             shared.views.set(sink, *id, ViewState::Refused, Some(&refused.to_string()));

@@ -165,7 +165,8 @@ impl Session {
 
     /// Keeps a pipe that holds something or will soon be filled again; gives back any other.
     fn keep(&mut self, from: Side, pipe: Pipe, pipes: &mut Pipes) {
-        if pipe.held() > 0 && self.pair.held(from) > 0 || pipe.held() == 0 && self.pair.has_news(from) {
+        let soon = self.pair.has_news(from) && self.grants[from.at()] >= BULK;
+        if pipe.held() > 0 && self.pair.held(from) > 0 || pipe.held() == 0 && soon {
             self.holds[from.at()] = Hold::Pipe(pipe);
         } else {
             pipes.give_back(pipe);
@@ -225,6 +226,11 @@ impl Session {
                 self.pair.shut(to);
             }
         }
+    }
+
+    /// A read from a side failed, or there was nothing to read.
+    pub fn failed_to_read(&mut self, side: Side, error: &io::Error) {
+        fail(&mut self.pair, side, error, Pair::drained);
     }
 
     /// The connection of a side.

@@ -9,11 +9,11 @@ pub const ROLE: Role = Role {
     table: Table::Reads,
     summary: "take connections and pass them on to a balancer's members",
     about: "A TCP proxy: each connection is passed on to a member of a balancer, to a fixed host, or through an HTTP \
-            proxy, by the server name or protocol of its TLS hello, by what a PROXY header says, or all the same \
-            way. TLS is looked at, never ended: no key is needed and no byte is changed.\n\n\
+            proxy, by the server name or protocol of its TLS hello, by the host that a PROXY header names, or all the \
+            same way. TLS is looked at, never ended: no key is needed and no byte is changed.\n\n\
             Routes are compared by strength, not in their order: a server name, the longest wildcard over it, the \
-            authority of a PROXY header, the first of the client's protocols that a route names, default. What \
-            nothing matches is closed. beacond explain says which route a session would take, and why.",
+            authority of a PROXY header or the longest wildcard over that, the first of the client's protocols that a \
+            route names, default. What nothing matches is closed. beacond explain says which route a session would take, and why.",
     options: OPTIONS,
 };
 
@@ -67,7 +67,8 @@ const OPTIONS: &[Opt] = &[
     many(
         "accept-proxy-from",
         "CIDR",
-        "Take connections from these addresses only, which send the PROXY header; without it, from any.",
+        "Believe the PROXY headers of these neighbours only; whoever else connects is closed at once, as denied. \
+         Without it everybody is believed, so that anybody who can connect can say to be anybody.",
     ),
     one(
         "hello-timeout",
@@ -80,17 +81,23 @@ const OPTIONS: &[Opt] = &[
         "hello-size",
         "SIZE",
         "16389",
-        "How long a hello may be, from 512 to 64k. The default is one full TLS record with its header; real hellos \
+        "How long a hello may be, from 512 to 64k; a longer one is closed. The default is one full TLS record with its header; real hellos \
          have some 2,000 bytes.",
     ),
     one(
         "server-first",
         "TIME",
         "",
-        "Give a connection that has sent nothing for this long to the default route: its protocol may be one in \
-         which the server speaks first. Shorter than --hello-timeout; off by default, for it delays such clients.",
+        "Let a connection go on that has sent nothing for this long, as one without a hello: its protocol may be one \
+         in which the server speaks first. At least 10ms and less than --hello-timeout. Off by default: \
+         such a connection is closed at --hello-timeout.",
     ),
-    many("allow", "CIDR", "Take connections of these clients only. Without it, of all."),
+    many(
+        "allow",
+        "CIDR",
+        "Take connections of these clients only; without it, of all. The client is whom the PROXY header names, else \
+         who connected.",
+    ),
     many("deny", "CIDR", "Take no connection of these clients, even where --allow names them."),
     one(
         "auth",
@@ -109,14 +116,16 @@ const OPTIONS: &[Opt] = &[
     ),
     flag(
         "auth-fail-open",
-        "Let sessions pass while there is no verdict: nobody answers, not in time, or not so that it can be understood. Without it they are closed.",
+        "Let a session pass, by the routes, for which there is no verdict: nobody answers, not in time, or not so \
+         that it can be understood. Without it such a session is closed. A denial is always obeyed.",
     ),
     one(
         "max-sessions",
         "N",
         "",
-        "How many sessions there may be at once; more wait in the kernel. By default as many as the limit of open \
-         files has room for, which is said at start: reaching that limit itself would hurt everything else.",
+        "How many sessions there may be at once; further connections wait in the kernel, --backlog of them. By \
+         default, and at most, as many as the limit of open files has room for, two for each; the number is said \
+         at start.",
     ),
     one(
         "max-sessions-per-source",
@@ -130,7 +139,8 @@ const OPTIONS: &[Opt] = &[
         "N",
         "1024",
         "How many sessions may be at their first bytes; when one more comes the oldest is closed. It bounds what \
-         slow or silent clients can hold: 16 MiB with the default of --hello-size.",
+         slow or silent clients can hold: 16 MiB with the default of --hello-size, and up to 64 MiB more with \
+         --accept-proxy, for a header may have 64 KiB.",
     ),
     one(
         "balance",
@@ -138,14 +148,15 @@ const OPTIONS: &[Opt] = &[
         "p2c",
         "How a member is picked: p2c, the less loaded of two taken by chance, which neither herds nor costs more with \
          many members; leastconn, the least loaded; roundrobin, one after the other by weight; hash, hash:sni or \
-         hash:authority, always the same one for one source, server name or authority.",
+         hash:authority, always the same one for one source, server name or authority, while it has no more than \
+         1.25 times its share of the sessions.",
     ),
     one(
         "slow-start",
         "TIME",
         "30",
         "Raise the share of a new or returned member to its full weight over this long, for its caches are cold; 0 \
-         is at once.",
+         is at once. Those that are there first have it at once.",
     ),
     one(
         "connect-timeout",
@@ -158,7 +169,8 @@ const OPTIONS: &[Opt] = &[
         "connect-deadline",
         "TIME",
         "5",
-        "How long all tries together may take, at least --connect-timeout: people give up soon after.",
+        "How long looking a name up, all tries to connect and an HTTP proxy's answer may take together, at least \
+         --connect-timeout: people give up soon after.",
     ),
     one(
         "on-evict",
@@ -187,13 +199,20 @@ const OPTIONS: &[Opt] = &[
         "SIZE",
         "64m",
         "How much memory the bytes of all sessions may take that one side sent and the other has not yet taken, at \
-         least 256k. When it is reached, senders wait.",
+         least 256k. While it is reached each session reads no more than 4 KiB at a time.",
     ),
     flag(
         "no-splice",
-        "Copy all bytes, where on Linux the kernel would move those of busy sessions by itself.",
+        "Copy all bytes. Otherwise, on Linux, the kernel moves those of sessions in bulk without a copy (splice).",
     ),
-    one("send-proxy", "v1|v2", "", "Begin the connection to a member with a PROXY header of this version."),
+    one(
+        "send-proxy",
+        "v1|v2",
+        "",
+        "Begin each connection that is made, to a member, a host or an HTTP proxy, with a PROXY header of this \
+         version. Version 2 passes on authority, ALPN, unique id and TLS details of a header that came in; the server \
+         name stands in for an authority that did not.",
+    ),
     many(
         "header",
         "NAME: VALUE",
@@ -219,23 +238,28 @@ const OPTIONS: &[Opt] = &[
         "drain-timeout",
         "TIME",
         "15",
-        "How long sessions may go on after SIGTERM; what is left then is reset. 0 is not at all. Service managers \
-         mostly wait 90 seconds before they kill.",
+        "How long sessions may go on after SIGTERM, or after a reload that takes this section away; what is left then \
+         is reset. 0 is not at all. Service managers mostly wait 90 seconds before they kill.",
     ),
-    flag("access-log", "Log each session at its end: one line, at level info."),
+    flag(
+        "access-log",
+        "Log each session at its end: one line, at level info. Without it those that end well are logged at debug, \
+         and of the others at most one a second at warn.",
+    ),
     one(
         "dump",
         "DIR",
         "",
-        "Keep the first bytes of refused sessions in this folder, readable by this user alone, for beacond decode \
-         hello and decode proxy.",
+        "Keep the first bytes of sessions refused for them, or that no route matches, as files in this folder, \
+         which must exist; readable by this user alone, for beacond decode hello and decode proxy. Ten at once, \
+         then one a second.",
     ),
     one(
         "dump-files",
         "N",
         "64",
-        "How many such files there may be of each kind, at most 65536; then the oldest goes. The default is 4 MiB a kind if each is of \
-         the largest size.",
+        "How many such files there may be of each kind, hello and proxy, at most 65536; then the oldest is written \
+         over. With the default they take 2 MiB a kind if each has the most that is kept, 16 KiB.",
     ),
     one(
         "accept-batch",

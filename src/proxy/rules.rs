@@ -16,6 +16,8 @@ pub struct Rules {
     pub access: Access,
     /// The headers for an upstream proxy.
     pub headers: Template,
+    /// How many proxies share the descriptors of the process, this one included.
+    pub proxies: usize,
     /// This host's name.
     pub hostname: String,
 }

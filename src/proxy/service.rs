@@ -8,20 +8,20 @@ use super::access::PerSource;
 use super::balance;
 use super::dump::Ring;
 use super::ledger::Ledger;
+use super::limits::Limits;
 use super::pair::Side;
 use super::pools::Pools;
 use super::relay::Means;
 use super::routes::Target;
 use super::rules::Rules;
 use super::session::{Leg, Session, Stage};
-use super::settings::{OnEnd, Settings};
+use super::settings::Settings;
 use super::splice::Pipes;
 use super::upstreams::Upstreams;
 use super::verdict::Cache;
 use crate::bytes::LogGate;
 use crate::clock::{Mono, Now};
-use crate::members::State;
-use crate::reactor::bank::{descriptor_limit, plain};
+use crate::reactor::bank::{descriptor_limit, listen_again};
 use crate::reactor::{Cx, Done, Form, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::shared::Shared;
 use crate::wheel::TimerId;
@@ -61,14 +61,36 @@ pub struct Proxy {
     pub(super) answers: Cache<Target>,
     pub(super) ledger: Ledger,
     pub(super) dumps: Ring,
+    /// What is said of each dump once it is written.
+    pub(super) dumping: Vec<(usize, String)>,
     pub(super) means: Means,
-    pub(super) complaints: LogGate,
+    pub(super) gates: Gates,
 }
 
 /// The listener's source, and the timer of its breath.
 pub(super) const LISTENER: Key = Key(0);
 /// The timer of the end of draining.
 const DRAINED: Key = Key(1);
+
+/// One line a second of each kind of complaint, so that none hides another.
+#[derive(Debug)]
+pub(super) struct Gates {
+    /// Sessions ended early.
+    pub(super) ended: LogGate,
+    /// Nobody can be let in.
+    pub(super) accept: LogGate,
+    /// There is no verdict from `--auth`.
+    pub(super) auth: LogGate,
+    /// A dump cannot be written.
+    pub(super) dump: LogGate,
+}
+
+impl Default for Gates {
+    fn default() -> Gates {
+        let gate = || LogGate::new(Duration::from_secs(1));
+        Gates { ended: gate(), accept: gate(), auth: gate(), dump: gate() }
+    }
+}
 
 /// What a key of a session stands for.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -108,8 +130,9 @@ impl Proxy {
             answers: Cache::new(cache_time(settings)),
             ledger: Ledger::default(),
             dumps: Ring::new(settings.dump.as_ref().map_or(1, |dump| dump.files)),
+            dumping: Vec::new(),
             means: Means { pipes: Pipes::new(0), held: 0, most_held: settings.max_buffered },
-            complaints: LogGate::new(Duration::from_secs(1)),
+            gates: Gates::default(),
             rules: Rc::new(rules),
         }
     }
@@ -129,10 +152,10 @@ impl Proxy {
         for balancer in rules.routes.balancers() {
             self.pools.of(balancer);
         }
-        let pipes = if settings.splice { pipes(descriptor_limit()) } else { 0 };
-        self.means.pipes.bound(usize::try_from(pipes).unwrap_or(usize::MAX));
+        let limits = Limits::of(descriptor_limit(), rules.proxies, settings.max_sessions);
+        self.means.pipes.bound(if settings.splice { limits.pipes } else { 0 });
         self.means.most_held = settings.max_buffered;
-        self.limit = session_limit(settings.max_sessions);
+        self.limit = limits.sessions;
         self.pools.refresh(cx.shared, cx.now);
     }
 
@@ -166,13 +189,13 @@ impl Proxy {
         session.pair.event(side, ready.readable, ready.writable, ready.ended);
         match (session.stage, side) {
             (Stage::Relay, _) => {
-                if ready.gone {
+                if ready.failed {
                     session.look_for_reset(side);
                 }
                 self.relay(at, cx);
             }
             (Stage::Flight, Side::Client) => self.read_flight(at, cx),
-            (_, Side::Client) if ready.gone => self.client_gone(at, cx),
+            (_, Side::Client) if ready.failed => self.client_gone(at, cx),
             (_, Side::Client) => {}
             (Stage::Connect, Side::Server) => self.connecting(at, ready, cx),
             (Stage::Answer, Side::Server) => self.answering(at, cx),
@@ -195,51 +218,38 @@ impl Proxy {
         }
     }
 
-    /// A member may have gone, or returned: its sessions end when the options say so.
-    fn judge_members(&mut self, cx: &mut Cx<'_>) {
-        let settings = &self.rules.settings;
-        let mut cut = Vec::new();
-        for (at, session) in &mut self.sessions {
-            let Some(member) = session.facts.member.filter(|_| session.stage == Stage::Relay) else {
-                continue;
-            };
-            let on_end = match self.pools.state(member, cx.shared) {
-                State::Up => OnEnd::Keep,
-                State::Down => settings.on_evict,
-                State::Left => settings.on_leave,
-            };
-            let deadline = match on_end {
-                OnEnd::Keep => Mono::NEVER,
-                OnEnd::Cut => cx.now.mono,
-                OnEnd::Drain(time) => session.deadline.min(cx.now.mono.after(time)),
-            };
-            if deadline != std::mem::replace(&mut session.deadline, deadline) {
-                cut.push(at);
-            }
-        }
-        for at in cut {
-            self.session_timer(at, cx);
-        }
+    /// The places of all sessions, for who may end them meanwhile.
+    pub(super) fn all(&self) -> Vec<usize> {
+        self.sessions.iter().map(|(at, _)| at).collect()
     }
 }
 
 impl Session {
     /// The time at which something must be done about it, if nothing moves until then.
     fn due(&self, settings: &Settings) -> Mono {
-        if self.stage != Stage::Relay {
-            return self.deadline;
+        match (self.stage, &self.early) {
+            (Stage::Relay, _) => self.deadline.min(self.silent_until(settings)),
+            (Stage::Auth, Some(early)) => self.deadline.min(early.ask_again),
+            _ => self.deadline,
         }
-        self.deadline.min(self.silent_until(settings))
     }
 
     /// When it has been silent for too long.
     pub(super) fn silent_until(&self, settings: &Settings) -> Mono {
         let half = self.pair.is_half_closed();
-        let time = if half { settings.half_close_timeout } else { settings.idle_timeout };
+        let mut time = if half { settings.half_close_timeout } else { settings.idle_timeout };
+        if self.is_alone() {
+            time = Some(time.map_or(LINGER, |time| time.min(LINGER)));
+        }
         time.map_or(Mono::NEVER, |time| self.active.after(time))
     }
 
-    /// The connection of a side is gone in both directions: by a reset, or by two ends.
+    /// Whether one side is gone, and what the other still sends is thrown away.
+    pub(super) fn is_alone(&self) -> bool {
+        self.pair.is_void(Side::Client) || self.pair.is_void(Side::Server)
+    }
+
+    /// The connection of a side failed.
     fn look_for_reset(&mut self, side: Side) {
         let error = self.stream(side).and_then(|stream| stream.take_error().ok().flatten());
         if let Some(error) = error {
@@ -297,44 +307,39 @@ impl Service for Proxy {
     fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
         match result {
             Done::Resolved(found) => self.resolved(key.0, found, cx),
-            Done::Written(result) => {
-                self.dumps.written(key.0);
-                if let Err(e) = result
-                    && self.complaints.pass(cx.now.mono).is_some()
-                {
-                    log::warn!(target: "proxy", "cannot write a dump: {}", plain(&e));
-                }
-            }
+            Done::Written(result) => self.dumped(key.0, result, cx),
             _ => {}
         }
     }
 
     fn members_changed(&mut self, cx: &mut Cx<'_>) {
-        if self.pools.refresh(cx.shared, cx.now) {
+        self.pools.refresh(cx.shared, cx.now);
+        if self.pools.take_moved() {
             self.judge_members(cx);
         }
     }
 
     fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
-        if !(&*new as &dyn Any).is::<Proxy>() || self.leaving {
+        // Who listens elsewhere has another name, and is another service.
+        if !(&*new as &dyn Any).is::<Proxy>() || self.leaving || new.name() != self.name() {
             return Some(new);
         }
         let Ok(new) = (new as Box<dyn Any>).downcast::<Proxy>() else { return None };
-        let old = self.spec();
-        self.address = new.address;
         self.rules = new.rules;
         self.answers = new.answers;
         self.dumps = new.dumps;
         self.govern(cx);
         self.resume_dumps();
-        if self.spec() != old {
-            self.accept(cx); // what the kernel has taken for the old socket
-            self.close_door(&old, cx);
-            if let Err(e) = self.open_door(cx) {
-                log::error!(target: "proxy", "cannot listen on {}: {}", self.address, plain(&e));
-            }
+        if let Some((listener, _)) = &self.door {
+            listen_again(listener, self.rules.settings.backlog);
         }
         self.judge_members(cx);
+        // Who waited for room or grows idle in silence makes no event.
+        self.full = false;
+        cx.again(LISTENER);
+        for at in self.all() {
+            self.watch(at, cx);
+        }
         None
     }
 
@@ -347,10 +352,12 @@ impl Service for Proxy {
 
     fn drain(&mut self, cx: &mut Cx<'_>) -> bool {
         if !self.leaving {
-            self.accept(cx); // whom the kernel has let in already
+            // Whom the kernel has let in already: as many as it keeps, and one.
+            self.let_in(usize::from(self.rules.settings.backlog) + 1, cx);
             self.leaving = true;
             let spec = self.spec();
             self.close_door(&spec, cx);
+            self.pools.withdraw(cx.shared);
             if !self.sessions.is_empty() {
                 log::info!(target: "proxy", "{}: {} sessions go on for up to {:?}",
                     self.address, self.sessions.len(), self.rules.settings.drain_timeout);
@@ -369,24 +376,9 @@ impl Service for Proxy {
     }
 }
 
-/// The most pipes that streams in bulk are lent: two descriptors each.
-const PIPES: u64 = 128;
-/// Descriptors for everything that is no session.
-const SPARE: u64 = 64;
-
-/// How many sessions there may be: as many as was said, and never more than there are descriptors for.
-fn session_limit(wanted: Option<usize>) -> usize {
-    let descriptors = descriptor_limit();
-    let spare = SPARE.min(descriptors / 4) + 2 * pipes(descriptors);
-    let room = usize::try_from(descriptors.saturating_sub(spare) / 2).unwrap_or(usize::MAX).max(1);
-    wanted.map_or(room, |wanted| wanted.min(room))
-}
-
-/// How many pipes a process with so many descriptors may lend.
-fn pipes(descriptors: u64) -> u64 {
-    PIPES.min(descriptors / 16)
-}
-
+/// How long a peer is listened to when nobody takes any more what it sends: long enough for it to read what it was sent,
+/// which a reset might take from it.
+const LINGER: Duration = Duration::from_secs(5);
 fn pool_config(settings: &Settings) -> balance::Config {
     balance::Config { how: settings.balance, slow_start: settings.slow_start }
 }

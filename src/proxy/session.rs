@@ -125,6 +125,8 @@ pub struct Early {
     pub flight: Flight,
     /// The question to the program behind `--auth`, while there is one.
     pub hook: Option<Hook>,
+    /// When it is to be asked, since just now nobody could be.
+    pub ask_again: Mono,
     /// Where it goes.
     pub target: Target,
     /// Addresses that can still be tried, the next one last.
@@ -242,7 +244,7 @@ impl Session {
     }
 }
 
-/// The line that a session leaves in the access log.
+/// The line that a session leaves in the access log, behind its tag.
 pub struct Line<'a> {
     /// The session.
     pub session: &'a Session,
@@ -258,7 +260,7 @@ impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Line { session, end, route, now } = self;
         let facts = &session.facts;
-        write!(f, "{} end={end} src={} peer={}", Tag(session.id), facts.src, facts.peer)?;
+        write!(f, "end={end} src={} peer={}", facts.src, facts.peer)?;
         if let Some(name) = &facts.sni {
             write!(f, " sni={}", Escaped(name.as_bytes()))?;
         }

@@ -306,6 +306,21 @@ fn dump(section: &Section) -> Result<Option<Dump>, Error> {
     Ok(section.get("dump", |text| Ok(PathBuf::from(text)))?.map(|folder| Dump { folder, files }))
 }
 
+/// Makes sure that there is a folder for dumps, where they are asked for.
+///
+/// # Errors
+/// There is none.
+pub fn check_dump_folder(section: &Section, settings: &Settings) -> Result<(), Error> {
+    let Some(Dump { folder, .. }) = &settings.dump else { return Ok(()) };
+    let why = match std::fs::metadata(folder) {
+        Ok(found) if found.is_dir() => return Ok(()),
+        Ok(_) => "not a folder".to_owned(),
+        Err(e) => plain(&e),
+    };
+    let place = section.place_of("dump");
+    Err(Error::world(format!("{place}: {}: {why}", Shown(&folder.display().to_string()))))
+}
+
 /// A time in which 0 stands for no limit.
 fn limit(section: &Section, name: &str) -> Result<Option<Duration>, Error> {
     Ok(Some(section.need(name, duration)?).filter(|time| !time.is_zero()))

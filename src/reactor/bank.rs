@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A socket by kind and address: what the bank knows it by.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Debug)]
 pub enum SocketSpec {
     /// A bound datagram socket.
     Udp(SocketAddr),
@@ -31,6 +31,20 @@ pub enum SocketSpec {
     /// A listening stream socket in the file system, for its owner only (mode 0600).
     Unix(PathBuf),
 }
+
+/// The same address is the same socket, whatever its backlog: that can change while it listens.
+impl PartialEq for SocketSpec {
+    fn eq(&self, other: &SocketSpec) -> bool {
+        match (self, other) {
+            (SocketSpec::Udp(one), SocketSpec::Udp(two)) => one == two,
+            (SocketSpec::Tcp { addr: one, .. }, SocketSpec::Tcp { addr: two, .. }) => one == two,
+            (SocketSpec::Unix(one), SocketSpec::Unix(two)) => one == two,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for SocketSpec {}
 
 impl fmt::Display for SocketSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -125,6 +139,20 @@ pub fn carry(stream: &TcpStream) -> io::Result<()> {
 pub fn reset_on_close(stream: &TcpStream) {
     // It fails only where the connection is gone already.
     let _ = socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO));
+}
+
+/// Lets another number of connections wait at a socket that listens.
+pub fn listen_again(listener: &TcpListener, backlog: u16) {
+    // It fails only for what is no listening socket.
+    let _ = socket2::SockRef::from(listener).listen(backlog.into());
+}
+
+/// Whether an error says that this process or host has run out of something, not that a peer is unwell.
+#[must_use]
+pub fn is_want_of_ours(error: &io::Error) -> bool {
+    use nix::errno::Errno::{EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC};
+    let wants = [EMFILE, ENFILE, ENOBUFS, ENOMEM, ENOSPC];
+    error.raw_os_error().is_some_and(|code| wants.iter().any(|want| *want as i32 == code))
 }
 
 /// How many descriptors the process may have: as many as it may ask for, and it asks here.
@@ -255,7 +283,7 @@ fn explain(spec: &SocketSpec, error: &io::Error) -> String {
         (SocketSpec::Unix(_), _) => "",
         (_, io::ErrorKind::AddrInUse) => "; another process has this port",
         (_, io::ErrorKind::AddrNotAvailable) => "; this host has no such address",
-        (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root",
+        (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "",
     };
     format!("cannot open {spec}: {}{hint}", plain(error))

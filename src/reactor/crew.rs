@@ -158,7 +158,6 @@ impl Reactor {
 
     /// Asks who is leaving whether it is done; `true` when nobody is left to wait for.
     pub(super) fn drain(&mut self, now: Now) -> bool {
-        self.core.bank.close_idle();
         let mut idle = true;
         for id in self.leaving() {
             let mut done = false;
@@ -168,6 +167,8 @@ impl Reactor {
             }
             idle &= done;
         }
+        // What a reload left and what was just given back: nobody else will take it, and the next turn may be far off.
+        self.core.bank.close_idle();
         idle
     }
 

@@ -108,6 +108,12 @@ impl<'a> Cx<'a> {
         self.core.wheel.cancel(timer);
     }
 
+    /// As [`Cx::again`], for a socket in which messages wait that may refresh members: they hold back expiry.
+    pub fn again_hearing(&mut self, key: Key) {
+        self.core.hearing = true;
+        self.again(key);
+    }
+
     /// Calls [`super::Service::ready`] again after everybody else had their turn.
     pub fn again(&mut self, key: Key) {
         self.core.again.push((self.me, key));

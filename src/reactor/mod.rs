@@ -38,7 +38,7 @@ use std::io;
 use std::time::Duration;
 
 /// Names one running service; a later service in the same place has another generation.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) struct ServiceId {
     index: usize,
     generation: u32,
@@ -61,6 +61,8 @@ pub(crate) struct Core {
     freed: Vec<usize>,
     wheel: Wheel<(ServiceId, Key)>,
     again: Vec<(ServiceId, Key)>,
+    /// Some of these have messages to receive that may refresh members.
+    hearing: bool,
     bank: Bank,
     offload: Offload,
     random: u64,
@@ -121,6 +123,7 @@ impl Reactor {
             freed: Vec::new(),
             wheel: Wheel::new(),
             again: Vec::new(),
+            hearing: false,
             bank: Bank::default(),
             offload,
             random: seeds[2],
@@ -202,7 +205,12 @@ impl Reactor {
         for event in events {
             self.event(event, now);
         }
-        for (id, key) in std::mem::take(&mut self.core.again) {
+        // Once for each, however often it was asked for: else who has an event in every turn and never finishes would
+        // get one call more with each.
+        let mut again = std::mem::take(&mut self.core.again);
+        crate::sorted::sort(&mut again, Ord::cmp);
+        again.dedup();
+        for (id, key) in again {
             let ready = Ready { readable: true, writable: true, ..Ready::default() };
             self.call(id, now, |s, cx| s.ready(key, ready, cx));
         }
@@ -254,7 +262,7 @@ impl Reactor {
                     readable: event.is_readable() || closed,
                     writable: event.is_writable() || closed,
                     ended: event.is_read_closed(),
-                    gone: event.is_error() || event.is_read_closed() && event.is_write_closed(),
+                    failed: event.is_error(),
                 };
                 self.call(id, now, |s, cx| s.ready(key, ready, cx));
             }
@@ -282,7 +290,8 @@ impl Reactor {
 
     /// Lets the table expire, unless datagrams that may refresh a member still lie in a socket.
     fn expire(&mut self, now: Now) {
-        self.busy = if self.core.again.is_empty() { 0 } else { self.busy.saturating_add(1) };
+        let hearing = std::mem::take(&mut self.core.hearing);
+        self.busy = if hearing { self.busy.saturating_add(1) } else { 0 };
         if self.busy == 0 || self.busy > BUSY_TURNS {
             self.shared.expire(now.mono);
         }

@@ -9,7 +9,7 @@ use std::io;
 use std::time::Duration;
 
 /// A service's own number for a source, a timer or a job.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Key(pub usize);
 
 /// Why a source is ready. With [`Cx::again`] the first two are set.
@@ -21,8 +21,8 @@ pub struct Ready {
     pub writable: bool,
     /// The peer has ended its stream: behind what can be read comes the end, and no further event for it.
     pub ended: bool,
-    /// The connection is gone in both directions: reset, refused, or closed by both.
-    pub gone: bool,
+    /// The connection failed: it was reset, or refused. The socket's error says which.
+    pub failed: bool,
 }
 
 /// For whom a report is.

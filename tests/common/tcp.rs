@@ -211,7 +211,7 @@ pub fn closed_port() -> SocketAddr {
 /// An address where connecting never ends: the kernel's queue of it is full, and nobody accepts.
 pub struct Deaf {
     pub addr: SocketAddr,
-    _listener: TcpListener,
+    listener: TcpListener,
     _queue: Vec<TcpStream>,
 }
 
@@ -221,7 +221,15 @@ impl Deaf {
         let addr = listener.local_addr().unwrap();
         let short = Duration::from_millis(100);
         let queue = std::iter::from_fn(|| TcpStream::connect_timeout(&addr, short).ok()).collect();
-        Deaf { addr, _listener: listener, _queue: queue }
+        Deaf { addr, listener, _queue: queue }
+    }
+
+    /// Takes who has waited: whoever tries once more is connected.
+    pub fn hear(&self) {
+        self.listener.set_nonblocking(true).unwrap();
+        while let Ok((stream, _)) = self.listener.accept() {
+            drop(stream);
+        }
     }
 }
 

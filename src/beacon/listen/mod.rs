@@ -33,7 +33,7 @@ pub const ROLE: Role = Role {
             repeat: false,
             default: "",
             help: "Where to receive, [scheme://][host][:port]; the scheme is ignored, IPv6 stands in brackets. A part \
-                   that is left out is 0.0.0.0 and 5555.",
+                   that is left out is that of the first proxy here that follows the balancer, else 0.0.0.0 and 5555.",
         },
         Opt {
             name: "balancer",

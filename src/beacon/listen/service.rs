@@ -121,7 +121,7 @@ impl Service for Listen {
             .receive(socket, cx.scratch, &mut |datagram, from| ear.hear(datagram, from, now, shared))
         {
             Ok(count) if count < BATCH => {}
-            Ok(_) => cx.again(SOCKET),
+            Ok(_) => cx.again_hearing(SOCKET),
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             Err(e) => {
                 // An ICMP error, or the kernel short of memory: what waits in the socket is still there.
