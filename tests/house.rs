@@ -48,6 +48,7 @@ const STATE: &[&str] = &[
     "proxy/routes.rs",
     "proxy/upstreams.rs",
     "proxy/verdict/",
+    "secret/login.rs",
     "secret/mod.rs",
     "sinks/diff.rs",
     "sinks/exec/deliveries.rs",
