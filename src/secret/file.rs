@@ -1,11 +1,12 @@
 //! Opening secret files: who may read them is checked on the very file that is then read.
 
 use super::{BadText, Login, MAX_FILE, Secrets, closed, parse};
-use crate::config::Error;
+use crate::config::{Error, Section};
 use crate::reactor::bank::plain;
 use nix::unistd::{getegid, getgroups};
 use std::fmt;
 use std::fs::File;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -38,6 +39,21 @@ pub fn load_login(path: &Path, groups: &[u32]) -> Result<Login, Error> {
         return Err(wrong("auth file", path, 2, &BadText::TooLong));
     }
     Login::parse(&text).map_err(|bad| wrong("auth file", path, 2, &bad))
+}
+
+/// The login of the file that the option `name` of `section` names, if it was given; and a text that differs where the
+/// login does and does not show it.
+///
+/// # Errors
+/// A file that is missing, open to others, or has something else in it.
+pub fn login(section: &Section, name: &str, groups: &[u32]) -> Result<(Option<Login>, String), Error> {
+    let Some(path) = section.text(name) else { return Ok((None, String::new())) };
+    let place = section.place_of(name);
+    let login = load_login(Path::new(path), groups)
+        .map_err(|e| Error { message: format!("{place}: {}", e.message), ..e })?;
+    let mut hasher = DefaultHasher::new();
+    (login.user(), login.password()).hash(&mut hasher);
+    Ok((Some(login), format!("{:x}", hasher.finish())))
 }
 
 /// What is wrong with a file: `kind` is what it is called.

@@ -4,12 +4,21 @@
 //! Here: where a member's url leads, and what the table wants of each server. The comparison is [`diff`]; [`follow`]
 //! carries the table over to a sink, and what the sink makes of it back to `status`.
 
+#[cfg(feature = "apache")]
+pub mod apache;
+#[cfg(feature = "caddy")]
+pub mod caddy;
 pub mod diff;
 #[cfg(feature = "exec")]
 pub mod exec;
 pub mod follow;
 #[cfg(feature = "haproxy")]
 pub mod haproxy;
+#[cfg(any(feature = "apache", feature = "caddy"))]
+pub mod http;
+pub mod machine;
+pub mod tried;
+pub mod trouble;
 
 use self::diff::Goal;
 use crate::clock::micros;

@@ -13,6 +13,7 @@ use super::notes::{Note, State};
 use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, process, snapshot};
 use crate::clock::Mono;
 use crate::sinks::diff::Change;
+pub use crate::sinks::trouble::News;
 use crate::sinks::{Want, back_off};
 use crate::sorted::Sorted;
 use std::collections::VecDeque;
@@ -35,15 +36,6 @@ pub enum Todo {
     Send(String),
     /// Nothing before that time (a change of the table aside).
     Wait(Mono),
-}
-
-/// One line for the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct News {
-    /// Something is wrong; otherwise something has changed.
-    pub warn: bool,
-    /// Without the sink's name.
-    pub text: String,
 }
 
 /// One backend, as we drive it.
@@ -184,7 +176,7 @@ impl Machine {
                 let answer = answer(reply);
                 if answer == Answer::Permission {
                     // It is not about this change: nothing is to be held against the member.
-                    self.notes.or_default(change.key).lost(false, now);
+                    self.notes.or_default(change.key).tried.lost(false, now);
                     self.phase = Phase::Changing { now: Some(change), then };
                     self.failed(&Unread::Permission.to_string(), now, random);
                 } else {
@@ -203,7 +195,7 @@ impl Machine {
             writing = true;
             let lost = std::iter::once(change).chain(then.iter().map(|(change, _)| change));
             for (place, change) in lost.enumerate() {
-                self.notes.or_default(change.key).lost(place == 0, now);
+                self.notes.or_default(change.key).tried.lost(place == 0, now);
             }
         }
         let repeats = self.trouble.as_ref().map_or(0, |trouble| trouble.repeats.saturating_add(1));
@@ -246,7 +238,7 @@ impl Machine {
         let note = self.notes.or_default(change.key);
         match answer {
             Answer::Exists => note.owned = false,
-            Answer::Refused(text) => note.said = Some(text),
+            Answer::Refused(text) => note.tried.say(text),
             Answer::Done | Answer::Gone | Answer::Permission => {}
         }
     }
