@@ -65,6 +65,10 @@ const SERVICES: &[(&str, Make)] = &[
     ("announce", crate::beacon::announce::plan),
     #[cfg(feature = "haproxy")]
     ("haproxy", crate::sinks::haproxy::plan),
+    #[cfg(feature = "apache")]
+    ("apache", crate::sinks::apache::plan),
+    #[cfg(feature = "caddy")]
+    ("caddy", crate::sinks::caddy::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

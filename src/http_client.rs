@@ -9,12 +9,14 @@
 use crate::http1::{Asked, BadRequest, Error, HttpUrl, Progress, Reader, Request, Response};
 use crate::reactor::bank::{connect_tcp, plain};
 use crate::reactor::{Cx, Done, Job, Key, Registration};
+use crate::secret::Login;
 use crate::wheel::TimerId;
 use mio::Interest;
 use mio::net::TcpStream;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// The bounds of every exchange.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -45,6 +47,8 @@ pub struct HttpClient {
     port: u16,
     limits: Limits,
     key: Key,
+    /// Who asks, where the server wants to know.
+    login: Option<Login>,
     /// Addresses of the host that are still to be tried, the next one last.
     addresses: Vec<SocketAddr>,
     /// The connection; while nothing is under way, one that is kept.
@@ -65,10 +69,12 @@ struct Connection {
 
 #[derive(Debug)]
 struct Exchange {
-    request: Vec<u8>,
+    request: Zeroizing<Vec<u8>>,
     sent: usize,
     asked: Asked,
     reader: Reader,
+    /// The status is all that is wanted of the answer.
+    brief: bool,
     /// A byte of the answer has come.
     answered: bool,
 }
@@ -82,6 +88,7 @@ impl HttpClient {
             port: url.port,
             limits,
             key,
+            login: None,
             addresses: Vec::new(),
             connection: None,
             exchange: None,
@@ -90,10 +97,23 @@ impl HttpClient {
         }
     }
 
+    /// The same, with a user and a password in every request.
+    #[must_use]
+    pub fn with_login(self, login: Option<Login>) -> HttpClient {
+        HttpClient { login, ..self }
+    }
+
     /// Whether an exchange is under way: ask nothing before it has ended.
     #[must_use]
     pub fn is_busy(&self) -> bool {
         self.exchange.is_some()
+    }
+
+    /// Whether there is a connection, or one is being made. One that was kept and is gone after [`HttpClient::ready`]
+    /// was closed by the server, which may have been restarted.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.connection.is_some()
     }
 
     /// Sends a request. One that is under way is given up.
@@ -101,14 +121,34 @@ impl HttpClient {
     /// # Errors
     /// The request cannot be sent by anybody.
     pub fn ask(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) -> Result<Outcome, BadRequest> {
-        let mut bytes = Vec::new();
+        self.begin(request, false, cx)
+    }
+
+    /// Sends a request of whose answer nothing matters but the status: the rest is neither read nor waited for.
+    ///
+    /// # Errors
+    /// The request cannot be sent by anybody.
+    pub fn ask_status(&mut self, request: &Request<'_>, cx: &mut Cx<'_>) -> Result<Outcome, BadRequest> {
+        self.begin(request, true, cx)
+    }
+
+    fn begin(&mut self, request: &Request<'_>, brief: bool, cx: &mut Cx<'_>) -> Result<Outcome, BadRequest> {
+        let basic = self.login.as_ref().map(Login::basic);
+        let mut headers = request.headers.to_vec();
+        headers.extend(basic.as_ref().map(|basic| ("Authorization", basic.as_str())));
+        let request = Request { headers: &headers, ..*request };
+        // Room for all of it from the start: bytes that grow leave copies behind, and the password is in them.
+        let named = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum::<usize>();
+        let around = request.target.len() + request.host.len() + request.method.len() + 128;
+        let length = around + named + request.body.map_or(0, <[u8]>::len);
+        let mut bytes = Zeroizing::new(Vec::with_capacity(length));
         request.write(&mut bytes)?;
         if self.exchange.is_some() {
             self.close(cx);
         }
         let asked = if request.method == "HEAD" { Asked::Head } else { Asked::Body };
         let reader = Reader::new(asked, self.limits.body);
-        self.exchange = Some(Exchange { request: bytes, sent: 0, asked, reader, answered: false });
+        self.exchange = Some(Exchange { request: bytes, sent: 0, asked, reader, brief, answered: false });
         if self.connection.is_some() {
             self.wait(self.limits.answer, cx);
             return Ok(self.proceed(cx));
@@ -266,31 +306,45 @@ impl HttpClient {
 impl Exchange {
     /// Sends what is left of the request and reads what has come; the answer once it is whole.
     fn talk(&mut self, stream: &mut TcpStream, scratch: &mut [u8]) -> Result<Option<Response>, String> {
+        // Who answers and closes early makes the sending fail; then the answer counts, if there is one.
+        let unsent = self.send(stream).err().map(|e| plain(&e));
+        loop {
+            let (fed, count) = match stream.read(scratch) {
+                Ok(0) => return self.end(),
+                Ok(count) => {
+                    self.answered = true;
+                    (self.reader.feed(scratch.get(..count).unwrap_or_default()), count)
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return unsent.map_or(Ok(None), Err),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(unsent.unwrap_or_else(|| plain(&e))),
+            };
+            if let (true, Some(status)) = (self.brief, self.reader.status()) {
+                return Ok(Some(Response { status, ..Response::default() }));
+            }
+            match fed {
+                Ok(Progress::More) => {}
+                Ok(Progress::Done { mut response, used }) => {
+                    // What comes behind it nobody asked for.
+                    response.keep_alive &= used == count && self.sent == self.request.len() && !self.brief;
+                    return Ok(Some(response));
+                }
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+    }
+
+    /// Sends as much of the request as the connection takes.
+    fn send(&mut self, stream: &mut TcpStream) -> io::Result<()> {
         while let Some(rest) = self.request.get(self.sent..).filter(|rest| !rest.is_empty()) {
             match stream.write(rest) {
                 Ok(count) => self.sent += count,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(plain(&e)),
+                Err(e) => return Err(e),
             }
         }
-        loop {
-            let fed = match stream.read(scratch) {
-                Ok(0) => return self.end(),
-                Ok(count) => {
-                    self.answered = true;
-                    self.reader.feed(scratch.get(..count).unwrap_or_default())
-                }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(None),
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(plain(&e)),
-            };
-            match fed {
-                Ok(Progress::More) => {}
-                Ok(Progress::Done { response, .. }) => return Ok(Some(response)),
-                Err(e) => return Err(e.to_string()),
-            }
-        }
+        Ok(())
     }
 
     /// The server has closed.

@@ -140,6 +140,10 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::beacon::listen::ROLE,
         #[cfg(feature = "haproxy")]
         &crate::sinks::haproxy::ROLE,
+        #[cfg(feature = "apache")]
+        &crate::sinks::apache::ROLE,
+        #[cfg(feature = "caddy")]
+        &crate::sinks::caddy::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]

@@ -9,11 +9,13 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 15] = [
+const TARGETS: [Target; 17] = [
     ("admission", beacon::admission::fuzz_admission),
+    ("apache_xml", sinks::apache::page::fuzz_apache_xml),
     ("balance", proxy::balance::fuzz_balance),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
+    ("caddy_upstreams", sinks::caddy::upstreams::fuzz_caddy_upstreams),
     ("config", config::grammar::fuzz_config),
     ("flight", proxy::flight::fuzz_flight),
     ("haproxy_replies", sinks::haproxy::replies::fuzz_haproxy_replies),

@@ -54,7 +54,7 @@ pub struct Ground<'a> {
     pub address: Option<SocketAddr>,
     /// The groups of the process: a secret file may be readable by one of them.
     pub groups: &'a [u32],
-    /// Whether another section drives a backend of the same name, in another balancer.
+    /// Whether another section drives something of the same name, in another load balancer.
     pub twin: bool,
     /// How many sections there are of its role, itself included: what a process has once is divided among them.
     pub alike: usize,
@@ -65,8 +65,15 @@ pub struct Ground<'a> {
 /// Whether another section than the `n`th has its role and its backend.
 #[must_use]
 pub fn has_twin(roles: &[Section], n: usize) -> bool {
-    let target =
-        |s: &Section| (s.role().name == "haproxy").then(|| s.text("backend").map(str::to_owned)).flatten();
+    let target = |s: &Section| {
+        let name = match s.role().name {
+            "haproxy" => s.text("backend"),
+            "apache" => s.text("apache-balancer").or(s.text("balancer")),
+            "caddy" => s.text("id"),
+            _ => None,
+        };
+        name.map(|name| (s.role().name, name.to_owned()))
+    };
     let own = roles.get(n).and_then(target);
     own.is_some() && roles.iter().filter(|s| target(s) == own).count() > 1
 }

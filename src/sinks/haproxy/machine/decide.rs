@@ -34,14 +34,14 @@ impl Machine {
         for change in changes {
             let from = have.get(&change.key).map(|have| have.level);
             let note = self.notes.or_default(change.key);
-            if let Some(again_at) = note.blocked(change.step, from, now) {
+            if let Some(again_at) = note.tried.blocked(change.step, from, now) {
                 until = until.min(again_at);
-                errors.insert(change.key, note.complaint(change.step));
+                errors.insert(change.key, note.tried.complaint(change.step));
             } else if lines.len() < BATCH {
                 if let Some(error) = note.standing_complaint(change.step, from) {
                     errors.insert(change.key, error);
                 }
-                note.attempt(change.step, from, now);
+                note.tried.attempt(change.step, from, now);
                 let checks = rows.get(&change.key).is_some_and(|row| row.has_checks());
                 lines.push_back((change, self.line(change, checks && from == Some(Level::Down), &mut taken)));
             }
