@@ -64,6 +64,10 @@ const SERVICES: &[(&str, Make)] = &[
     ("announce", crate::beacon::announce::plan),
     #[cfg(feature = "haproxy")]
     ("haproxy", crate::sinks::haproxy::plan),
+    #[cfg(feature = "nginx")]
+    ("nginx", crate::sinks::nginx::plan),
+    #[cfg(feature = "file")]
+    ("file", crate::sinks::file::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

@@ -140,6 +140,10 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::beacon::listen::ROLE,
         #[cfg(feature = "haproxy")]
         &crate::sinks::haproxy::ROLE,
+        #[cfg(feature = "nginx")]
+        &crate::sinks::nginx::ROLE,
+        #[cfg(feature = "file")]
+        &crate::sinks::file::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]
