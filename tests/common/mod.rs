@@ -13,9 +13,11 @@
 
 pub mod backend;
 pub mod daemon;
+pub mod dns;
 pub mod haproxy;
 pub mod haproxy_tcp;
 pub mod nginx;
+pub mod nginx_http;
 pub mod proxy;
 pub mod sender;
 pub mod tcp;
