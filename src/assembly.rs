@@ -69,6 +69,10 @@ const SERVICES: &[(&str, Make)] = &[
     ("apache", crate::sinks::apache::plan),
     #[cfg(feature = "caddy")]
     ("caddy", crate::sinks::caddy::plan),
+    #[cfg(feature = "nginx")]
+    ("nginx", crate::sinks::nginx::plan),
+    #[cfg(feature = "file")]
+    ("file", crate::sinks::file::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

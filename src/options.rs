@@ -144,6 +144,10 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::sinks::apache::ROLE,
         #[cfg(feature = "caddy")]
         &crate::sinks::caddy::ROLE,
+        #[cfg(feature = "nginx")]
+        &crate::sinks::nginx::ROLE,
+        #[cfg(feature = "file")]
+        &crate::sinks::file::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 17] = [
+const TARGETS: [Target; 18] = [
     ("admission", beacon::admission::fuzz_admission),
     ("apache_xml", sinks::apache::page::fuzz_apache_xml),
     ("balance", proxy::balance::fuzz_balance),
@@ -24,6 +24,7 @@ const TARGETS: [Target; 17] = [
     ("member_keys", beacon::gate::fuzz_member_keys),
     ("members", members::fuzz_members),
     ("ppv2", proxy::ppv2::fuzz_ppv2),
+    ("rendered", sinks::rendered::layout::fuzz_rendered),
     ("secret", secret::fuzz_secret),
     ("state", state_text::fuzz_state),
     ("verdict", proxy::verdict::fuzz_verdict),

@@ -25,6 +25,8 @@ const WIRE: &[&str] = &[
     "sinks/haproxy/commands.rs",
     "sinks/haproxy/replies.rs",
     "sinks/mod.rs",
+    "sinks/rendered/layout.rs",
+    "sinks/rendered/list.rs",
     "sorted.rs",
     "url.rs",
 ];
@@ -65,6 +67,7 @@ const STATE: &[&str] = &[
     "sinks/machine.rs",
     "sinks/tried.rs",
     "sinks/trouble.rs",
+    "sinks/rendered/machine/",
     "state_text.rs",
     "stats.rs",
     "taps.rs",
@@ -85,6 +88,10 @@ const ROOMS: &[&str] = &[
     "sinks/caddy",
     "sinks/exec",
     "sinks/haproxy",
+    "sinks/exec",
+    "sinks/file",
+    "sinks/haproxy",
+    "sinks/nginx",
     "admin",
     "state",
 ];

@@ -200,7 +200,7 @@ fn followed(section: &Section) -> Result<Vec<(String, String)>, Error> {
     Ok(names)
 }
 
-/// Refuses two sections that would own the same socket, or the same backend of the same HAProxy.
+/// Refuses two sections that would own the same socket or file, or the same backend of the same HAProxy.
 fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Error> {
     for (i, section) in roles.iter().enumerate() {
         for (j, earlier) in roles.iter().enumerate().take(i) {
@@ -210,6 +210,11 @@ fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Err
             if alike && address(i).is_some() && address(i) == address(j) {
                 let wanted = format!("another address than {}", earlier.place_of("listen"));
                 return Err(section.wrong("listen", &wanted));
+            }
+            let writes = |s: &Section| matches!(s.role().name, "nginx" | "file");
+            if writes(section) && writes(earlier) && section.text("file") == earlier.text("file") {
+                let wanted = format!("another file than {}", earlier.place_of("file"));
+                return Err(section.wrong("file", &wanted));
             }
             let both_haproxy = section.role().name == "haproxy" && earlier.role().name == "haproxy";
             let same = |name| section.text(name) == earlier.text(name);

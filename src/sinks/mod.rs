@@ -11,12 +11,18 @@ pub mod caddy;
 pub mod diff;
 #[cfg(feature = "exec")]
 pub mod exec;
+#[cfg(feature = "file")]
+pub mod file;
 pub mod follow;
 #[cfg(feature = "haproxy")]
 pub mod haproxy;
 #[cfg(any(feature = "apache", feature = "caddy"))]
 pub mod http;
 pub mod machine;
+#[cfg(feature = "nginx")]
+pub mod nginx;
+#[cfg(any(feature = "nginx", feature = "file"))]
+pub mod rendered;
 pub mod tried;
 pub mod trouble;
 
