@@ -7,7 +7,7 @@
 //!   the member, [`tunnel`] goes through an HTTP proxy, [`upstreams`] knows the addresses of names.
 //! - How it goes on: [`pair`] is the life of two joined connections, [`splice`] lends pipes, [`end`] names the ends,
 //!   [`ledger`] keeps the accounts.
-//! - Its options are in [`role`], their values in [`settings`] and [`rules`]; `service` and the files it names hold the
+//! - Its options are in `role`, their values in [`settings`] and `rules`; `service` and the files it names hold the
 //!   sockets.
 
 pub mod access;
