@@ -1,7 +1,7 @@
 //! The decisions about the upstreams of one handler of one Caddy: what to ask next, and what the answer means.
 //!
 //! A cycle is: read the list, compare with what is wanted, write the whole list as it should be, on the condition that it
-//! is still what was read; read again. Somebody else was first: read again at once. A change is a load of the whole
+//! is still what was read; read again. Somebody else was first: read again. A change is a load of the whole
 //! configuration, so two are never closer than the least gap. Pure: no socket, no clock, no log.
 
 use super::upstreams::{Upstreams, complaint};
@@ -200,9 +200,10 @@ impl Machine {
                 self.phase = Phase::Idle { look_at: now };
             }
             (Phase::Changing(keys), 412) => {
-                // Somebody else was first: none of it has happened.
+                // Somebody else was first, or this very change was, whose answer got lost with a kept connection.
                 self.forgive(&keys, false, now);
-                self.phase = Phase::Idle { look_at: now };
+                self.free = now.after(self.door.min_gap);
+                self.phase = Phase::Idle { look_at: self.free };
             }
             (Phase::Changing(keys), status) => {
                 self.free = now.after(self.door.min_gap);
