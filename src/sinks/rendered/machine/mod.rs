@@ -274,7 +274,8 @@ impl Machine {
 
     fn wakes_at(&self) -> Mono {
         match self.change_at {
-            Some(at) if self.trouble.is_none() => self.look_at.min(at.max(self.gap_until)),
+            // Nor is it looked in between: that would end the coalescing.
+            Some(at) if self.trouble.is_none() => at.max(self.gap_until),
             _ => self.look_at,
         }
     }

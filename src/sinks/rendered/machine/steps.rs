@@ -15,6 +15,9 @@ impl Machine {
             (Asked::ReadGood, Came::Bytes(bytes)) => self.good = Some(bytes),
             (Asked::ReadGood, _) => self.good = Some(None),
             (Asked::Read { written }, Came::Bytes(bytes)) => self.found(bytes, written, now, random),
+            (Asked::Read { .. }, Came::Same | Came::Done) if self.seen.is_none() => {
+                self.fail("the file is said to be as before, and was not read", now, random);
+            }
             (Asked::Read { written }, Came::Same | Came::Done) => self.phase = Phase::Looked { written },
             (Asked::Write { new, back }, _) => self.wrote(new, back),
             (Asked::WriteGood(bytes), _) => {
@@ -109,11 +112,10 @@ impl Machine {
         self.seen = Some(Seen { bytes: Some(new), servers, ours: true });
         self.stale = true;
         self.views_moved = true;
-        if back {
-            // What runs is what is there again; the time of the next attempt stands.
-            self.owed = false;
-        } else {
-            self.owed = self.first_step().is_some();
+        // Put back, too: who failed the test may have been loaded meanwhile, by a restart or somebody's reload.
+        self.owed = self.first_step().is_some();
+        // The time of the next attempt stands after that.
+        if !back {
             self.unread = true;
             self.phase = Phase::Next(Todo::Read(Part::File));
         }
