@@ -39,7 +39,8 @@ fn main() -> ExitCode {
 
 fn daemon(dir: &Path, file: &Path, more: &str) -> Daemon {
     let line = format!(
-        "listen --listen 127.0.0.1:0 --allow 10.0.0.0/8 --allow 127.0.0.0/8 --secret-file {} + file --file {} {more}",
+        "listen --listen 127.0.0.1:0 --allow 10.0.0.0/8 --allow 127.0.0.0/8 --secret-file {} --balancer web \
+         --max-members 1000 + file --balancer web --file {} {more}",
         secret_file(dir),
         file.display()
     );
@@ -62,6 +63,8 @@ fn visible(format: &str, figures: &mut Figures) {
             let start = Instant::now();
             while !fs::read_to_string(&file).is_ok_and(|text| what(&text)) {
                 assert!(start.elapsed() < PATIENCE, "{url}; the log:\n{}", daemon.log().join("\n"));
+                // Whoever goes before others must leave them room.
+                std::thread::sleep(Duration::from_micros(50));
             }
         };
         let line = |text: &str| text.lines().find(|line| line.contains(&ip.to_string())).map(str::to_owned);

@@ -47,7 +47,7 @@ impl List {
     #[must_use]
     pub fn lines<'a>(&self, text: &'a str) -> Option<impl Iterator<Item = &'a str>> {
         let comments = self.comments;
-        let said = |line: &&str| !line.is_empty() && !(comments && line.starts_with('#'));
+        let said = |line: &&str| !(line.is_empty() || comments && line.starts_with('#'));
         let mut lines: Vec<&str> = text.lines().map(str::trim).filter(said).collect();
         if !self.begins.is_empty() && !lines.is_empty() {
             let last = lines.pop().filter(|_| !lines.is_empty())?;
