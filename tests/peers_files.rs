@@ -229,7 +229,7 @@ fn the_command_runs_after_each_change_until_it_succeeds() {
     let first = Daemon::start_args(dir.path(), &words);
     let sender = Sender::new(first.listening());
     sender.announce("http://127.7.4.1:80", " weight=5");
-    first.line("the reload failed: exit status 1: of default");
+    first.line("the command failed: exit status 1: of default");
     wait_until("it has seen the member", || text(&log) == "http://127.7.4.1:80 5\n");
     let error = view(&first, &file, "http://127.7.4.1:80")["error"].clone();
     assert!(error.as_str().is_some_and(|e| e.contains("exit status 1")), "{error}");

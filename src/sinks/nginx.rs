@@ -35,7 +35,7 @@ pub const ROLE: Role = Role {
             repeat: false,
             default: "",
             help: "The file to include, by its full path. It belongs to beacond alone: changes in it are overwritten, and a \
-                   file that does not look like its own is left alone and complained of. Required.",
+                   file that does not look like its own is left alone and complained of. beacond must be able to write its folder. Required.",
         },
         Opt {
             name: "balancer",

@@ -116,6 +116,8 @@ pub struct Machine {
     stale: bool,
     /// It was written and not read since.
     unread: bool,
+    /// It was put back, and what says the generation was not yet.
+    put_back: bool,
     /// What it was before it was written, as long as there is no copy.
     before: Option<Vec<u8>>,
     trouble: Option<Trouble>,
@@ -154,7 +156,7 @@ enum Asked {
     ReadGood,
     Write { new: Vec<u8>, back: bool },
     WriteGood(Vec<u8>),
-    WriteGeneration,
+    WriteGeneration { back: bool },
     Test,
     Reload,
     Verify,
@@ -186,6 +188,7 @@ impl Machine {
             owed: false,
             stale: true,
             unread: false,
+            put_back: false,
             before: None,
             trouble: None,
             warned_until: Mono::ZERO,
@@ -274,7 +277,8 @@ impl Machine {
 
     fn wakes_at(&self) -> Mono {
         match self.change_at {
-            Some(at) if self.trouble.is_none() => self.look_at.min(at.max(self.gap_until)),
+            // Nor is it looked in between: that would end the coalescing.
+            Some(at) if self.trouble.is_none() => at.max(self.gap_until),
             _ => self.look_at,
         }
     }

@@ -11,10 +11,16 @@ impl Machine {
         let Phase::Asked(asked) = std::mem::replace(&mut self.phase, Phase::Idle) else { return };
         match (asked, came) {
             (Asked::Test, Came::Failed(why)) => self.test_failed(&why, now, random),
+            (Asked::Reload, Came::Failed(why)) if !self.ways.test => {
+                self.fail(&format!("the command failed: {why}"), now, random);
+            }
             (asked, Came::Failed(why)) => self.fail(&format!("{}: {why}", what(&asked)), now, random),
             (Asked::ReadGood, Came::Bytes(bytes)) => self.good = Some(bytes),
             (Asked::ReadGood, _) => self.good = Some(None),
             (Asked::Read { written }, Came::Bytes(bytes)) => self.found(bytes, written, now, random),
+            (Asked::Read { .. }, Came::Same | Came::Done) if self.seen.is_none() => {
+                self.fail("the file is said to be as before, and was not read", now, random);
+            }
             (Asked::Read { written }, Came::Same | Came::Done) => self.phase = Phase::Looked { written },
             (Asked::Write { new, back }, _) => self.wrote(new, back),
             (Asked::WriteGood(bytes), _) => {
@@ -22,9 +28,9 @@ impl Machine {
                 self.before = None;
                 self.phase = Phase::Looked { written: false };
             }
-            (Asked::WriteGeneration, _) => {
+            (Asked::WriteGeneration { back }, _) => {
                 self.generation = Some(self.current_generation());
-                self.phase = Phase::Looked { written: true };
+                self.phase = if back { Phase::Idle } else { Phase::Looked { written: true } };
             }
             (Asked::Test, _) if self.ways.reload => self.phase = Phase::Next(Todo::Reload),
             (Asked::Reload, _) if self.ways.verify => {
@@ -41,7 +47,9 @@ impl Machine {
             Todo::Read(_) => Asked::Read { written: std::mem::take(&mut self.unread) },
             Todo::Write(Part::File, new) => Asked::Write { new: new.clone(), back: false },
             Todo::Write(Part::Good, bytes) => Asked::WriteGood(bytes.clone()),
-            Todo::Write(Part::Generation, _) => Asked::WriteGeneration,
+            Todo::Write(Part::Generation, _) => {
+                Asked::WriteGeneration { back: std::mem::take(&mut self.put_back) }
+            }
             Todo::Test => Asked::Test,
             Todo::Reload => Asked::Reload,
             Todo::Verify(_) => Asked::Verify,
@@ -109,11 +117,14 @@ impl Machine {
         self.seen = Some(Seen { bytes: Some(new), servers, ours: true });
         self.stale = true;
         self.views_moved = true;
-        if back {
-            // What runs is what is there again; the time of the next attempt stands.
-            self.owed = false;
-        } else {
-            self.owed = self.first_step().is_some();
+        // Put back, too: who failed the test may have been loaded meanwhile, by a restart or somebody's reload.
+        self.owed = self.first_step().is_some();
+        // The time of the next attempt stands after that.
+        if back && self.ways.generation {
+            self.put_back = true;
+            let generation = Layout::generation_file(&self.current_generation());
+            self.phase = Phase::Next(Todo::Write(Part::Generation, generation));
+        } else if !back {
             self.unread = true;
             self.phase = Phase::Next(Todo::Read(Part::File));
         }
@@ -156,7 +167,7 @@ fn what(asked: &Asked) -> &'static str {
         Asked::ReadGood => "cannot read the copy of the file",
         Asked::Write { .. } => "cannot write the file",
         Asked::WriteGood(_) => "cannot write the copy of the file",
-        Asked::WriteGeneration => "cannot write the generation file",
+        Asked::WriteGeneration { .. } => "cannot write the generation file",
         Asked::Test => "the test failed",
         Asked::Reload => "the reload failed",
         Asked::Verify => "the reload did not take",
