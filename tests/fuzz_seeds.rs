@@ -9,12 +9,13 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 15] = [
+const TARGETS: [Target; 16] = [
     ("admission", beacon::admission::fuzz_admission),
     ("balance", proxy::balance::fuzz_balance),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
     ("config", config::grammar::fuzz_config),
+    ("etcd_replies", sinks::etcd::wire::fuzz_etcd_replies),
     ("flight", proxy::flight::fuzz_flight),
     ("haproxy_replies", sinks::haproxy::replies::fuzz_haproxy_replies),
     ("hello", proxy::hello::fuzz_hello),

@@ -5,6 +5,8 @@
 //! carries the table over to a sink, and what the sink makes of it back to `status`.
 
 pub mod diff;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "exec")]
 pub mod exec;
 pub mod follow;
@@ -12,10 +14,12 @@ pub mod follow;
 pub mod haproxy;
 
 use self::diff::Goal;
+use crate::clock::micros;
 use crate::sorted::{Sorted, sort};
 use crate::url::{Host, Url};
 use std::fmt;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// The address that a member's url leads to, for sinks that take nothing else.
 ///
@@ -45,6 +49,18 @@ impl fmt::Display for Refused {
         }
     }
 }
+
+/// How long to leave a balancer alone that has failed for the `repeats`th time in a row: 0.25 to 30 s, ever longer, and
+/// never the same for two sinks, as `random` has it.
+#[must_use]
+pub fn back_off(repeats: u32, random: u64) -> Duration {
+    let longest = (FIRST_BACK_OFF * 2_u32.saturating_pow(repeats.min(10))).min(LONGEST_BACK_OFF);
+    let half = micros(longest) / 2;
+    Duration::from_micros(half + random % half)
+}
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// What the table wants of a balancer that knows its servers by `K`: an address, or a url where names will do.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -11,9 +11,9 @@ mod decide;
 use super::commands::Site;
 use super::notes::{Note, State};
 use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, process, snapshot};
-use crate::clock::{Mono, micros};
-use crate::sinks::Want;
+use crate::clock::Mono;
 use crate::sinks::diff::Change;
+use crate::sinks::{Want, back_off};
 use crate::sorted::Sorted;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -310,14 +310,5 @@ fn too_old(version: (u16, u16)) -> bool {
     version < (2, 6) && version != (0, 0)
 }
 
-/// 0.25 to 30 s, ever longer, and never the same for two machines.
-fn back_off(repeats: u32, random: u64) -> Duration {
-    let longest = (FIRST_BACK_OFF * 2_u32.saturating_pow(repeats.min(10))).min(LONGEST_BACK_OFF);
-    let half = micros(longest) / 2;
-    Duration::from_micros(half + random % half)
-}
-
-const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// How soon a reload is noticed; until then a backend of run-time servers alone answers 503.
 const PULSE: Duration = Duration::from_secs(1);

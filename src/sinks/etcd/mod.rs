@@ -1,0 +1,6 @@
+//! etcd.
+
+pub mod base64;
+pub mod layout;
+pub mod mirror;
+pub mod wire;
