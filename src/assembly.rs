@@ -64,6 +64,10 @@ const SERVICES: &[(&str, Make)] = &[
     ("announce", crate::beacon::announce::plan),
     #[cfg(feature = "haproxy")]
     ("haproxy", crate::sinks::haproxy::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd", crate::sinks::etcd::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd-watch", crate::sinks::etcd::watch::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

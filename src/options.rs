@@ -140,6 +140,10 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::beacon::listen::ROLE,
         #[cfg(feature = "haproxy")]
         &crate::sinks::haproxy::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::watch::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]

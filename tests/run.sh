@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(haproxy nginx libnginx-mod-stream mandoc busybox curl iproute2 openssl python3 util-linux)
+packages=(etcd-server haproxy nginx libnginx-mod-stream mandoc busybox curl iproute2 openssl python3 util-linux)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -27,8 +27,10 @@ pub enum Look {
     Same,
     /// Rows have changed.
     Changed,
-    /// Everything must be read: ask again.
+    /// Something is gone, and everything must be read: ask again.
     Again,
+    /// Another store answers than the one we knew, restored from a copy or made anew: ask again.
+    Other,
 }
 
 impl Mirror {
@@ -58,9 +60,8 @@ impl Mirror {
             return Ok(Look::Changed);
         };
         if revision(reply) < at || cluster(reply) != self.cluster.as_deref() {
-            // Another store than the one we knew: restored from a copy, or made anew.
             self.forget();
-            return Ok(Look::Again);
+            return Ok(Look::Other);
         }
         let same = found.iter().all(|range| range.rows.is_empty());
         self.at = Some(revision(reply));
@@ -149,7 +150,7 @@ mod tests {
         for other in [answer(1, 4, &[], 1), answer(2, 9, &[], 1)] {
             let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
             mirror.take(&answer(1, 5, &["/b/1"], 1)).unwrap();
-            assert_eq!(mirror.take(&other), Ok(Look::Again));
+            assert_eq!(mirror.take(&other), Ok(Look::Other));
         }
     }
 }

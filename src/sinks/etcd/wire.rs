@@ -176,6 +176,8 @@ impl Fault {
     }
 }
 
+/// Something is wrong with the request, such as that it lacks a token.
+pub const INVALID: i64 = 3;
 /// There is no such lease.
 pub const NO_LEASE: i64 = 5;
 /// There is such a lease already; or, of [`authenticate`], nobody needs to say who they are.
