@@ -13,6 +13,8 @@
 
 pub mod backend;
 pub mod daemon;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod haproxy;
 pub mod haproxy_tcp;
 pub mod nginx;
