@@ -67,10 +67,11 @@ impl Note {
         ripe && self.keep_at().is_some_and(|at| at <= now || Some(at) == self.due())
     }
 
-    /// A lease of ours may be there; the next keepalive tells.
+    /// A lease of its number is there; the next keepalive tells for how long.
     pub fn assume_lease(&mut self) {
         self.ttl = Some(self.facts.ttl());
         self.kept = Mono::ZERO;
+        self.expired = false;
     }
 
     fn due(&self) -> Option<Mono> {
