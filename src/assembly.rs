@@ -73,6 +73,10 @@ const SERVICES: &[(&str, Make)] = &[
     ("nginx", crate::sinks::nginx::plan),
     #[cfg(feature = "file")]
     ("file", crate::sinks::file::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd", crate::sinks::etcd::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd-watch", crate::sinks::etcd::watch::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

@@ -148,6 +148,10 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::sinks::nginx::ROLE,
         #[cfg(feature = "file")]
         &crate::sinks::file::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::watch::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]

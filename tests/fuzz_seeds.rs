@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 18] = [
+const TARGETS: [Target; 19] = [
     ("admission", beacon::admission::fuzz_admission),
     ("apache_xml", sinks::apache::page::fuzz_apache_xml),
     ("balance", proxy::balance::fuzz_balance),
@@ -17,6 +17,7 @@ const TARGETS: [Target; 18] = [
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
     ("caddy_upstreams", sinks::caddy::upstreams::fuzz_caddy_upstreams),
     ("config", config::grammar::fuzz_config),
+    ("etcd_replies", sinks::etcd::wire::fuzz_etcd_replies),
     ("flight", proxy::flight::fuzz_flight),
     ("haproxy_replies", sinks::haproxy::replies::fuzz_haproxy_replies),
     ("hello", proxy::hello::fuzz_hello),

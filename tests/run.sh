@@ -4,8 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(haproxy apache2 nginx libnginx-mod-stream caddy prometheus dnsmasq-base mandoc busybox curl iproute2 openssl
-  python3 util-linux)
+packages=(haproxy apache2 nginx libnginx-mod-stream caddy prometheus dnsmasq-base etcd-server mandoc busybox curl iproute2
+  openssl python3 util-linux)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

@@ -70,6 +70,7 @@ pub fn has_twin(roles: &[Section], n: usize) -> bool {
             "haproxy" => s.text("backend"),
             "apache" => s.text("apache-balancer").or(s.text("balancer")),
             "caddy" => s.text("id"),
+            "etcd" => s.text("balancer"),
             _ => None,
         };
         name.map(|name| (s.role().name, name.to_owned()))
@@ -117,7 +118,9 @@ fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) ->
         ("when-deaf", ours.when_deaf != other.when_deaf),
         ("keep-last", ours.keep_last != other.keep_last),
     ];
-    if let Some((name, _)) = differing.iter().find(|(_, differs)| *differs) {
+    // A role that has no such option has no opinion.
+    let both = |name: &str| [first, section].iter().all(|s| s.role().option(name).is_some());
+    if let Some((name, _)) = differing.iter().find(|(name, differs)| *differs && both(name)) {
         let value = first.text(name).filter(|t| !t.is_empty());
         let balancer = section.text("balancer").unwrap_or_default();
         return Err(section.wrong(
@@ -130,20 +133,29 @@ fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) ->
             ),
         ));
     }
+    if first.role().option("when-deaf").is_none() {
+        (ours.when_deaf, ours.keep_last) = (other.when_deaf, other.keep_last);
+    }
     let never = ours.timeout.is_zero() || other.timeout.is_zero();
     ours.timeout = if never { Duration::ZERO } else { ours.timeout.max(other.timeout) };
     ours.max_skew = ours.max_skew.max(other.max_skew);
     Ok(())
 }
 
+/// What a section says of its balancer; what its role has no option for is as `listen` has it by default.
 fn policy(section: &Section) -> Result<Policy, Error> {
+    let has = |name: &str| section.role().option(name).is_some();
     Ok(Policy {
         max_members: section.need("max-members", max_members)?,
         forget: section.need("forget", values::duration)?,
-        keep_last: section.flag("keep-last"),
-        when_deaf: section.need("when-deaf", when_deaf)?,
+        keep_last: has("keep-last") && section.flag("keep-last"),
+        when_deaf: if has("when-deaf") { section.need("when-deaf", when_deaf)? } else { WhenDeaf::Hold },
         timeout: section.need("timeout", values::duration)?,
-        max_skew: section.need("max-skew", values::whole_seconds)?,
+        max_skew: if has("max-skew") {
+            section.need("max-skew", values::whole_seconds)?
+        } else {
+            Duration::from_secs(30)
+        },
     })
 }
 
@@ -222,7 +234,23 @@ fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Err
                 let wanted = format!("another backend or socket than {}", earlier.place_of("backend"));
                 return Err(section.wrong("backend", &wanted));
             }
+            apart_in_etcd(section, earlier)?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses a sink and a watch of the same keys in etcd, for a member would keep itself alive; and two sinks.
+fn apart_in_etcd(section: &Section, earlier: &Section) -> Result<(), Error> {
+    let same = |name| section.text(name) == earlier.text(name);
+    let names = [section.role().name, earlier.role().name];
+    let in_etcd = names.iter().all(|name| name.starts_with("etcd"));
+    if in_etcd
+        && ["balancer", "prefix", "cluster"].into_iter().all(same)
+        && (names[0] != names[1] || same("endpoint"))
+    {
+        let wanted = format!("another cluster or prefix than {}", earlier.place_of("cluster"));
+        return Err(section.wrong("cluster", &wanted));
     }
     Ok(())
 }

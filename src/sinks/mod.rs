@@ -9,6 +9,8 @@ pub mod apache;
 #[cfg(feature = "caddy")]
 pub mod caddy;
 pub mod diff;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 #[cfg(feature = "exec")]
 pub mod exec;
 #[cfg(feature = "file")]

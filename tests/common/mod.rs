@@ -17,6 +17,8 @@ pub mod beat;
 pub mod caddy;
 pub mod daemon;
 pub mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod haproxy;
 pub mod haproxy_tcp;
 pub mod load;
