@@ -9,6 +9,8 @@
 
 mod common;
 
+use beacond::sinks::rendered::layout::{Format, Layout, Servers, Shown};
+use beacond::url::Url;
 use common::backend::Backend;
 use common::daemon::{Daemon, args, secret_file};
 use common::nginx_http::NginxHttp;
@@ -298,15 +300,26 @@ fn a_chain_that_a_crash_broke_off_is_begun_again() {
     let backend = Backend::start(own_ip());
     let url = backend.url();
     // The last run wrote the file, and died before it was loaded.
-    let (at, old) = (scene.nginx.members(), "server 127.0.0.1:1 down;\n");
-    fs::write(scene.path().join(".web.members.good"), old).unwrap();
-    fs::write(&at, old).unwrap();
+    let layout = Layout {
+        format: Format::Nginx,
+        balancer: "default".to_owned(),
+        service: String::new(),
+        labels: Vec::new(),
+        options: String::new(),
+        tls: false,
+    };
+    let (at, old) = (scene.nginx.members(), layout.render(&Servers::default()));
+    fs::write(scene.path().join(".web.members.good"), &old).unwrap();
+    fs::write(&at, &old).unwrap();
     scene.nginx.run();
-    fs::write(&at, format!("server {};\n", backend.addr)).unwrap();
+    let server = Url::parse(format!("tcp://{}", backend.addr).as_bytes()).unwrap();
+    let new = layout.render(&Servers::from_iter([(server, Shown::Up(1))]));
+    fs::write(&at, &new).unwrap();
     assert_eq!(status_of(scene.nginx.web), 502);
     let beacond = scene.beacond("", QUICK);
     wait_until("it is loaded although nobody has said anything", || scene.serves(&backend));
     assert!(beacond.member("default", &url).is_null());
+    assert_eq!(fs::read(&at).unwrap(), new, "there was nothing to write");
 }
 
 #[test]
