@@ -65,6 +65,18 @@ const SERVICES: &[(&str, Make)] = &[
     ("announce", crate::beacon::announce::plan),
     #[cfg(feature = "haproxy")]
     ("haproxy", crate::sinks::haproxy::plan),
+    #[cfg(feature = "apache")]
+    ("apache", crate::sinks::apache::plan),
+    #[cfg(feature = "caddy")]
+    ("caddy", crate::sinks::caddy::plan),
+    #[cfg(feature = "nginx")]
+    ("nginx", crate::sinks::nginx::plan),
+    #[cfg(feature = "file")]
+    ("file", crate::sinks::file::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd", crate::sinks::etcd::plan),
+    #[cfg(feature = "etcd")]
+    ("etcd-watch", crate::sinks::etcd::watch::plan),
     #[cfg(feature = "exec")]
     ("exec", crate::sinks::exec::plan),
     #[cfg(feature = "proxy")]

@@ -28,6 +28,7 @@ pub mod config;
 pub mod daemon;
 pub mod help;
 pub mod http1;
+pub mod http_client;
 pub mod logging;
 pub mod man;
 pub mod members;

@@ -140,6 +140,18 @@ pub fn roles() -> &'static [&'static Role] {
         &crate::beacon::listen::ROLE,
         #[cfg(feature = "haproxy")]
         &crate::sinks::haproxy::ROLE,
+        #[cfg(feature = "apache")]
+        &crate::sinks::apache::ROLE,
+        #[cfg(feature = "caddy")]
+        &crate::sinks::caddy::ROLE,
+        #[cfg(feature = "nginx")]
+        &crate::sinks::nginx::ROLE,
+        #[cfg(feature = "file")]
+        &crate::sinks::file::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::ROLE,
+        #[cfg(feature = "etcd")]
+        &crate::sinks::etcd::watch::ROLE,
         #[cfg(feature = "exec")]
         &crate::sinks::exec::ROLE,
         #[cfg(feature = "proxy")]

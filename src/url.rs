@@ -15,8 +15,8 @@ pub const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
 const MAX_SCHEME: usize = 16;
 
-/// A url in canonical form.
-#[derive(Clone, PartialEq, Eq, Hash)]
+/// A url in canonical form; ordered by its text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Url {
     text: String,
     scheme_len: usize,

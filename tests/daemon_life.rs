@@ -412,11 +412,11 @@ fn a_disk_that_is_full_is_said_once_and_tried_again() {
     let dir = tempfile::tempdir().unwrap();
     // A folder in the way of the temporary file fails every write, whoever runs the test.
     let state = dir.path().join("state");
-    fs::create_dir(dir.path().join("state.tmp")).unwrap();
+    fs::create_dir(dir.path().join(".state.tmp")).unwrap();
     let daemon = with_state(dir.path(), &state);
     Sender::new(daemon.listening()).announce("http://127.9.0.1:80", "");
     daemon.line("cannot write");
-    fs::remove_dir(dir.path().join("state.tmp")).unwrap();
+    fs::remove_dir(dir.path().join(".state.tmp")).unwrap();
     assert_eq!(daemon.stop(), Some(0));
     assert!(fs::read_to_string(&state).unwrap().contains("127.9.0.1:80 up"));
 }

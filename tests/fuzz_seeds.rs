@@ -9,12 +9,15 @@ use std::path::{Path, PathBuf};
 /// A fuzz function and the name of its target.
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 15] = [
+const TARGETS: [Target; 19] = [
     ("admission", beacon::admission::fuzz_admission),
+    ("apache_xml", sinks::apache::page::fuzz_apache_xml),
     ("balance", proxy::balance::fuzz_balance),
     ("beacon", beacon::auth::fuzz_beacon),
     ("beacon_unverified", beacon::auth::fuzz_beacon_unverified),
+    ("caddy_upstreams", sinks::caddy::upstreams::fuzz_caddy_upstreams),
     ("config", config::grammar::fuzz_config),
+    ("etcd_replies", sinks::etcd::wire::fuzz_etcd_replies),
     ("flight", proxy::flight::fuzz_flight),
     ("haproxy_replies", sinks::haproxy::replies::fuzz_haproxy_replies),
     ("hello", proxy::hello::fuzz_hello),
@@ -22,6 +25,7 @@ const TARGETS: [Target; 15] = [
     ("member_keys", beacon::gate::fuzz_member_keys),
     ("members", members::fuzz_members),
     ("ppv2", proxy::ppv2::fuzz_ppv2),
+    ("rendered", sinks::rendered::layout::fuzz_rendered),
     ("secret", secret::fuzz_secret),
     ("state", state_text::fuzz_state),
     ("verdict", proxy::verdict::fuzz_verdict),

@@ -707,3 +707,58 @@ fn the_references_table_limit() {
     t.secs(1);
     assert!(matches!(t.says(b"http://10.1.0.0:80"), Heard::Refreshed(..)));
 }
+
+#[test]
+fn a_mark_that_others_remember_keeps_replays_out() {
+    let mut bench = Bench::new(policy());
+    let now = bench.wall().unix_us;
+    bench.members.recall(bench.b, A, now, bench.now);
+    assert_eq!(
+        bench.says(A),
+        Heard::Dropped(Reason::ReplayedTs),
+        "not newer than what was accepted elsewhere"
+    );
+    bench.pass(Duration::from_millis(1));
+    assert!(matches!(bench.says(A), Heard::Added(..)));
+    // Of a url that is known, its own mark moves.
+    let later = bench.wall().unix_us + 5_000;
+    bench.members.recall(bench.b, A, later, bench.now);
+    bench.pass(Duration::from_millis(5));
+    assert_eq!(bench.says(A), Heard::Dropped(Reason::ReplayedTs));
+    bench.members.recall(bench.b, A, 0, bench.now);
+    assert_eq!(bench.members.members(bench.b).next().unwrap().1.mark(), Some(later), "never back");
+    // One from a clock that was wrong means nothing, as with our own.
+    bench.members.recall(bench.b, B, now + 3_600_000_000, bench.now);
+    assert!(matches!(bench.says(B), Heard::Added(..)));
+}
+
+#[test]
+fn recalled_marks_are_bounded_and_end_with_their_use() {
+    let mut bench = Bench::new(Policy { max_members: 2, ..policy() });
+    let mark = bench.wall().unix_us;
+    for url in [A, B, C] {
+        bench.members.recall(bench.b, url, mark, bench.now);
+    }
+    assert_eq!(bench.says(A), Heard::Dropped(Reason::ReplayedTs));
+    assert!(matches!(bench.says(C), Heard::Added(..)), "there was no place for it");
+    bench.pass(SKEW * 2 + Duration::from_millis(1));
+    bench.members.recall(bench.b, C, mark, bench.now);
+    let old = Announce { url: A, ts: mark, timeout: TIMEOUT, ..Announce::default() };
+    assert!(matches!(bench.tell(&old), Heard::Added(..)), "by now it is stale, and the gate's to drop");
+}
+
+#[test]
+fn a_balancer_cut_off_from_its_source_keeps_its_members() {
+    let mut bench = Bench::new(policy());
+    bench.says(A);
+    assert!(bench.members.cut_off(bench.b, bench.now));
+    assert!(!bench.members.cut_off(bench.b, bench.now));
+    bench.pass(TIMEOUT * 5);
+    assert_eq!(bench.members.up(bench.b), 1, "even a lone member");
+    let deaf = bench.members.deafness(bench.b).unwrap();
+    assert_eq!(deaf.reason, DeafReason::Away);
+    bench.members.heartbeat(bench.b, bench.now);
+    assert_eq!(bench.members.deafness(bench.b), None);
+    bench.pass(TIMEOUT + Duration::from_millis(2));
+    assert_eq!(bench.members.up(bench.b), 0);
+}

@@ -11,11 +11,10 @@ mod common;
 use common::backend::Backend;
 use common::daemon::{Daemon, secret_file};
 use common::haproxy::Haproxy;
+use common::load::Load;
 use common::sender::Sender;
 use common::{Answer, PATIENCE, get, own_ip, status_of, wait_for, wait_until};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 struct Scene {
@@ -184,36 +183,6 @@ fn haproxy_reloaded_or_killed_is_filled_again() {
     beacond.line_after(mark, "haproxy");
     scene.haproxy.run();
     wait_until("the restarted HAProxy serves it", || scene.serves(&backend));
-}
-
-/// Asks again and again until told to stop; returns how many requests there were and which failed.
-struct Load {
-    stop: Arc<AtomicBool>,
-    thread: std::thread::JoinHandle<(u32, Vec<u16>)>,
-}
-
-impl Load {
-    fn on(web: std::net::SocketAddr) -> Load {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let thread = std::thread::spawn(move || {
-            let (mut count, mut failed) = (0, Vec::new());
-            while !stopped.load(Ordering::SeqCst) {
-                count += 1;
-                let status = status_of(web);
-                if status != 200 {
-                    failed.push(status);
-                }
-            }
-            (count, failed)
-        });
-        Load { stop, thread }
-    }
-
-    fn end(self) -> (u32, Vec<u16>) {
-        self.stop.store(true, Ordering::SeqCst);
-        self.thread.join().unwrap()
-    }
 }
 
 #[test]

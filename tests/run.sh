@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(haproxy nginx libnginx-mod-stream mandoc busybox curl iproute2 openssl python3 util-linux)
+packages=(haproxy apache2 nginx libnginx-mod-stream caddy prometheus dnsmasq-base etcd-server mandoc busybox curl iproute2
+  openssl python3 util-linux)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
@@ -12,7 +13,7 @@ done
 if ((${#missing[@]})); then
   sudo=; [ "$(id -u)" = 0 ] || sudo=sudo
   $sudo apt-get update -qq
-  # nginx would start, and take port 80: the tests start their own. A policy that somebody has set stays.
+  # Servers would start, and take port 80: the tests start their own. A policy that somebody has set stays.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     trap '$sudo rm -f "$policy"' EXIT

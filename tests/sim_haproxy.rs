@@ -245,7 +245,7 @@ struct World {
     options: &'static str,
     haproxy: Model,
     machines: Vec<Machine>,
-    wants: Vec<Want>,
+    wants: Vec<Want<SocketAddr>>,
     /// A reply on its way to each machine.
     pending: Vec<Option<(Mono, Reply)>>,
     stormy: bool,

@@ -9,12 +9,13 @@ mod connection;
 use super::health::{Change, Check, Gate, HealthConfig};
 use crate::clock::Mono;
 use crate::config::values::show_duration;
-use crate::http1::{Asked, HttpUrl, Reader};
+use crate::http_client::{HttpClient, Limits, Outcome};
+use crate::http1::{HttpUrl, Request};
 use crate::process::{self, Child};
 use crate::reactor::bank::plain;
-use crate::reactor::{Cx, Job, Key};
+use crate::reactor::{Cx, Done, Job, Key};
 use crate::wheel::TimerId;
-use connection::{Connection, question};
+use connection::Connection;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,6 +28,8 @@ pub struct Probe {
     config: HealthConfig,
     gate: Gate,
     keys: Keys,
+    /// Who asks, where a server is to be asked.
+    client: Option<HttpClient>,
     stage: Stage,
     started: Mono,
     deadline: Option<TimerId>,
@@ -46,6 +49,7 @@ struct Keys {
     next: Key,
     deadline: Key,
     socket: Key,
+    http: Key,
     pipes: process::Keys,
 }
 
@@ -56,6 +60,7 @@ impl From<Key> for Keys {
             next: Key(first),
             deadline: Key(first + 1),
             socket: Key(first),
+            http: Key(first + 2),
             pipes: process::Keys { input: Key(first + 1), errors: Key(first + 2) },
         }
     }
@@ -71,11 +76,8 @@ enum Stage {
         connection: Connection,
         others: Vec<SocketAddr>,
     },
-    Asking {
-        connection: Connection,
-        unsent: Vec<u8>,
-        reader: Reader,
-    },
+    /// The client asks.
+    Asking,
     Running(Child),
 }
 
@@ -87,10 +89,20 @@ impl Probe {
     #[must_use]
     pub fn new(config: HealthConfig, first_key: Key) -> Probe {
         let gate = Gate::new(config.rise, config.fall);
+        let keys = Keys::from(first_key);
+        let client = match &config.check {
+            // The probe has a deadline of its own for all of it, and nothing of an answer matters but its status.
+            Check::Http(url) => {
+                let limits = Limits { connect: config.timeout, answer: config.timeout, body: 0 };
+                Some(HttpClient::new(url, limits, keys.http))
+            }
+            Check::Tcp { .. } | Check::Exec(_) => None,
+        };
         Probe {
             config,
             gate,
-            keys: Keys::from(first_key),
+            keys,
+            client,
             stage: Stage::Idle,
             started: Mono::ZERO,
             deadline: None,
@@ -124,8 +136,9 @@ impl Probe {
             Stage::Connecting { connection, others } if key == self.keys.socket => {
                 self.connecting(connection, others, cx)
             }
-            Stage::Asking { connection, unsent, reader } if key == self.keys.socket => {
-                self.ask(connection, unsent, reader, cx)
+            Stage::Asking if key == self.keys.http => {
+                self.stage = Stage::Asking;
+                self.hear(HttpClient::ready, cx)
             }
             Stage::Running(mut child) => {
                 child.ready(key, cx, &mut |line| self.log_line(line));
@@ -142,6 +155,10 @@ impl Probe {
             self.next = None;
             return self.begin(cx);
         }
+        if key == self.keys.http {
+            let step = self.hear(HttpClient::timer, cx);
+            return self.conclude(step, cx);
+        }
         if key != self.keys.deadline {
             return None;
         }
@@ -150,7 +167,7 @@ impl Probe {
             Stage::Idle => return None,
             Stage::LookingUp => "name not resolved",
             Stage::Connecting { .. } => "no connection",
-            Stage::Asking { .. } => "no answer",
+            Stage::Asking => "no answer",
             Stage::Running(_) => "still running and killed",
         };
         let reason = format!("{what} after {}", show_duration(self.config.timeout));
@@ -159,6 +176,10 @@ impl Probe {
 
     /// The lookup it asked for is done.
     pub fn resolved(&mut self, found: io::Result<Vec<SocketAddr>>, cx: &mut Cx<'_>) -> Option<Change> {
+        if self.client.is_some() {
+            let step = self.hear(|client, cx| client.done(Done::Resolved(found), cx), cx);
+            return self.conclude(step, cx);
+        }
         self.looking_up = false;
         if !matches!(self.stage, Stage::LookingUp) {
             return None;
@@ -200,12 +221,11 @@ impl Probe {
         self.started = cx.now.mono;
         self.deadline = Some(cx.arm(self.keys.deadline, cx.now.mono.after(self.config.timeout)));
         let step = match &self.config.check {
-            Check::Tcp { host, port } | Check::Http(HttpUrl { host, port, .. }) => {
-                match host.parse::<IpAddr>() {
-                    Ok(ip) => self.connect(vec![SocketAddr::new(ip, *port)], cx),
-                    Err(_) => self.look_up(host.clone(), *port, cx),
-                }
-            }
+            Check::Tcp { host, port } => match host.parse::<IpAddr>() {
+                Ok(ip) => self.connect(vec![SocketAddr::new(ip, *port)], cx),
+                Err(_) => self.look_up(host.clone(), *port, cx),
+            },
+            Check::Http(_) => self.ask(cx),
             Check::Exec(argv) => self.run(argv.clone(), cx),
         };
         self.conclude(step, cx)
@@ -257,48 +277,28 @@ impl Probe {
             Some(Ok(())) => None,
             Some(Err(e)) => Some(e),
         };
-        match (failed, &self.config.check) {
-            (None, Check::Http(url)) => {
-                let (unsent, reader) = (question(url), Reader::new(Asked::Body, 0));
-                self.ask(connection, unsent, reader, cx)
-            }
-            (None, _) => {
-                connection.close(cx);
-                Some(Ok(()))
-            }
-            (Some(error), _) => {
-                connection.close(cx);
-                if others.is_empty() {
-                    return Some(Err(plain(&error)));
-                }
+        connection.close(cx);
+        match failed {
+            None => Some(Ok(())),
+            Some(error) if others.is_empty() => Some(Err(plain(&error))),
+            Some(_) => {
                 others.reverse();
                 self.connect(others, cx)
             }
         }
     }
 
-    /// Sends what is left of the question and reads the answer as far as its status.
-    fn ask(
-        &mut self,
-        mut connection: Connection,
-        mut unsent: Vec<u8>,
-        mut reader: Reader,
-        cx: &mut Cx<'_>,
-    ) -> Step {
-        let sent = connection.send(&mut unsent);
-        let mut status = connection.receive(&mut reader, cx.scratch);
-        if let (Err(e), Ok(None)) = (sent, &status) {
-            // Who answers and closes early makes the sending fail; then the answer counts.
-            status = Err(plain(&e));
-        }
-        let Some(result) = status.transpose() else {
-            return self.go_on(Stage::Asking { connection, unsent, reader });
-        };
-        connection.close(cx);
-        Some(result.and_then(|status| match status {
-            200..400 => Ok(()),
-            _ => Err(format!("status {status}")),
-        }))
+    /// Has the client ask.
+    fn ask(&mut self, cx: &mut Cx<'_>) -> Step {
+        self.stage = Stage::Asking;
+        let (Check::Http(url), Some(client)) = (&self.config.check, &mut self.client) else { return None };
+        let outcome = client.ask_status(&question(url), cx);
+        judge(outcome.unwrap_or_else(|bad| Outcome::Failed(bad.to_string())))
+    }
+
+    /// Lets the client go on.
+    fn hear(&mut self, go_on: impl FnOnce(&mut HttpClient, &mut Cx<'_>) -> Outcome, cx: &mut Cx<'_>) -> Step {
+        judge(go_on(self.client.as_mut()?, cx))
     }
 
     /// With a result the check is over: counts it and arms the next check.
@@ -329,7 +329,8 @@ impl Probe {
             cx.cancel(timer);
         }
         match std::mem::replace(&mut self.stage, Stage::Idle) {
-            Stage::Connecting { connection, .. } | Stage::Asking { connection, .. } => connection.close(cx),
+            Stage::Connecting { connection, .. } => connection.close(cx),
+            Stage::Asking => self.client.iter_mut().for_each(|client| client.close(cx)),
             Stage::Running(mut child) => {
                 child.kill();
                 child.unwatch(cx);
@@ -341,5 +342,46 @@ impl Probe {
 
     fn log_line(&self, line: &str) {
         log::debug!(target: "announce", "check {}: {line}", self.config.check);
+    }
+}
+
+/// The request of a check.
+fn question(url: &HttpUrl) -> Request<'_> {
+    Request {
+        method: "GET",
+        target: &url.target,
+        host: &url.authority,
+        headers: &[("User-Agent", "beacond"), ("Accept", "*/*")],
+        body: None,
+        close: true,
+    }
+}
+
+/// What an answer says about the health of who gave it.
+fn judge(outcome: Outcome) -> Step {
+    match outcome {
+        Outcome::Pending => None,
+        Outcome::Answer(response) if (200..400).contains(&response.status) => Some(Ok(())),
+        Outcome::Answer(response) => Some(Err(format!("status {}", response.status))),
+        Outcome::Failed(why) => Some(Err(why)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_url_that_reads_makes_a_request() {
+        for text in
+            ["http://a", "http://[::1]:81/x?y=%20&z", "http://a_b.c-d:/?\"<>", "http://10.0.0.1/~`^{|}"]
+        {
+            let url = HttpUrl::parse(text).unwrap();
+            let mut sent = Vec::new();
+            question(&url).write(&mut sent).unwrap();
+            let sent = String::from_utf8(sent).unwrap();
+            assert!(sent.starts_with(&format!("GET {} HTTP/1.1\r\nHost: {}\r\n", url.target, url.authority)));
+            assert!(sent.contains("Connection: close\r\n") && sent.ends_with("\r\n\r\n"));
+        }
     }
 }

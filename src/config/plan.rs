@@ -54,7 +54,7 @@ pub struct Ground<'a> {
     pub address: Option<SocketAddr>,
     /// The groups of the process: a secret file may be readable by one of them.
     pub groups: &'a [u32],
-    /// Whether another section drives a backend of the same name, in another balancer.
+    /// Whether another section drives something of the same name, in another load balancer.
     pub twin: bool,
     /// How many sections there are of its role, itself included: what a process has once is divided among them.
     pub alike: usize,
@@ -65,8 +65,16 @@ pub struct Ground<'a> {
 /// Whether another section than the `n`th has its role and its backend.
 #[must_use]
 pub fn has_twin(roles: &[Section], n: usize) -> bool {
-    let target =
-        |s: &Section| (s.role().name == "haproxy").then(|| s.text("backend").map(str::to_owned)).flatten();
+    let target = |s: &Section| {
+        let name = match s.role().name {
+            "haproxy" => s.text("backend"),
+            "apache" => s.text("apache-balancer").or(s.text("balancer")),
+            "caddy" => s.text("id"),
+            "etcd" => s.text("balancer"),
+            _ => None,
+        };
+        name.map(|name| (s.role().name, name.to_owned()))
+    };
     let own = roles.get(n).and_then(target);
     own.is_some() && roles.iter().filter(|s| target(s) == own).count() > 1
 }
@@ -110,7 +118,9 @@ fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) ->
         ("when-deaf", ours.when_deaf != other.when_deaf),
         ("keep-last", ours.keep_last != other.keep_last),
     ];
-    if let Some((name, _)) = differing.iter().find(|(_, differs)| *differs) {
+    // A role that has no such option has no opinion.
+    let both = |name: &str| [first, section].iter().all(|s| s.role().option(name).is_some());
+    if let Some((name, _)) = differing.iter().find(|(name, differs)| *differs && both(name)) {
         let value = first.text(name).filter(|t| !t.is_empty());
         let balancer = section.text("balancer").unwrap_or_default();
         return Err(section.wrong(
@@ -123,20 +133,29 @@ fn join(ours: &mut Policy, other: Policy, first: &Section, section: &Section) ->
             ),
         ));
     }
+    if first.role().option("when-deaf").is_none() {
+        (ours.when_deaf, ours.keep_last) = (other.when_deaf, other.keep_last);
+    }
     let never = ours.timeout.is_zero() || other.timeout.is_zero();
     ours.timeout = if never { Duration::ZERO } else { ours.timeout.max(other.timeout) };
     ours.max_skew = ours.max_skew.max(other.max_skew);
     Ok(())
 }
 
+/// What a section says of its balancer; what its role has no option for is as `listen` has it by default.
 fn policy(section: &Section) -> Result<Policy, Error> {
+    let has = |name: &str| section.role().option(name).is_some();
     Ok(Policy {
         max_members: section.need("max-members", max_members)?,
         forget: section.need("forget", values::duration)?,
-        keep_last: section.flag("keep-last"),
-        when_deaf: section.need("when-deaf", when_deaf)?,
+        keep_last: has("keep-last") && section.flag("keep-last"),
+        when_deaf: if has("when-deaf") { section.need("when-deaf", when_deaf)? } else { WhenDeaf::Hold },
         timeout: section.need("timeout", values::duration)?,
-        max_skew: section.need("max-skew", values::whole_seconds)?,
+        max_skew: if has("max-skew") {
+            section.need("max-skew", values::whole_seconds)?
+        } else {
+            Duration::from_secs(30)
+        },
     })
 }
 
@@ -193,7 +212,7 @@ fn followed(section: &Section) -> Result<Vec<(String, String)>, Error> {
     Ok(names)
 }
 
-/// Refuses two sections that would own the same socket, or the same backend of the same HAProxy.
+/// Refuses two sections that would own the same socket or file, or the same backend of the same HAProxy.
 fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Error> {
     for (i, section) in roles.iter().enumerate() {
         for (j, earlier) in roles.iter().enumerate().take(i) {
@@ -204,13 +223,34 @@ fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Err
                 let wanted = format!("another address than {}", earlier.place_of("listen"));
                 return Err(section.wrong("listen", &wanted));
             }
+            let writes = |s: &Section| matches!(s.role().name, "nginx" | "file");
+            if writes(section) && writes(earlier) && section.text("file") == earlier.text("file") {
+                let wanted = format!("another file than {}", earlier.place_of("file"));
+                return Err(section.wrong("file", &wanted));
+            }
             let both_haproxy = section.role().name == "haproxy" && earlier.role().name == "haproxy";
             let same = |name| section.text(name) == earlier.text(name);
             if both_haproxy && same("socket") && same("backend") {
                 let wanted = format!("another backend or socket than {}", earlier.place_of("backend"));
                 return Err(section.wrong("backend", &wanted));
             }
+            apart_in_etcd(section, earlier)?;
         }
+    }
+    Ok(())
+}
+
+/// Refuses a sink and a watch of the same keys in etcd, for a member would keep itself alive; and two sinks.
+fn apart_in_etcd(section: &Section, earlier: &Section) -> Result<(), Error> {
+    let same = |name| section.text(name) == earlier.text(name);
+    let names = [section.role().name, earlier.role().name];
+    let in_etcd = names.iter().all(|name| name.starts_with("etcd"));
+    if in_etcd
+        && ["balancer", "prefix", "cluster"].into_iter().all(same)
+        && (names[0] != names[1] || same("endpoint"))
+    {
+        let wanted = format!("another cluster or prefix than {}", earlier.place_of("cluster"));
+        return Err(section.wrong("cluster", &wanted));
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use super::table::Table;
 use super::timers::{Alarm, Timers};
 use super::{Announce, BalancerId, Event, Facts, Heard, MAX_MEMBERS, Policy, Reason, What};
 use crate::clock::{Mono, micros};
+use crate::sorted::Sorted;
 use std::time::Duration;
 
 /// A named set of members under one policy.
@@ -31,6 +32,8 @@ pub(super) struct Balancer {
     pub recovered: Option<Mono>,
     /// An interval too long for the timeout has been noticed.
     slow_noticed: bool,
+    /// Marks of urls that are not in the table, as others remember them, each until it guards nothing any more.
+    recalled: Sorted<Box<[u8]>, (i64, Mono)>,
 }
 
 impl Balancer {
@@ -49,6 +52,7 @@ impl Balancer {
             kept: None,
             recovered: None,
             slow_noticed: false,
+            recalled: Sorted::default(),
         }
     }
 
@@ -115,16 +119,44 @@ impl Balancer {
         Heard::Ignored
     }
 
-    /// Whether a fresh timestamp is not newer than the url's mark. A mark that is further ahead of it than two
-    /// fresh timestamps can be apart was set while our clock was wrong, and means nothing: without this, a clock put
-    /// right would keep everybody out until it has caught up.
-    fn is_replay(&mut self, index: u32, ts: i64) -> bool {
-        let widest = i64::try_from(micros(self.policy.max_skew)).unwrap_or(i64::MAX).saturating_mul(2);
-        let member = self.table.get_mut(index);
-        if member.mark != NO_MARK && member.mark.saturating_sub(ts) > widest {
-            member.mark = NO_MARK;
+    /// Somebody else accepted `mark` for a url: nothing up to it is to be accepted here. Of urls that are not in the
+    /// table, as many are remembered as it may have members.
+    pub fn recall(&mut self, url: &[u8], mark: i64, now: Mono) {
+        if let Some(index) = self.table.find(url) {
+            let member = self.table.get_mut(index);
+            self.moves += u64::from(mark > member.mark);
+            member.mark = member.mark.max(mark);
+            return;
         }
-        ts <= member.mark
+        if self.recalled.len() >= self.policy.max_members {
+            let live = |(mark, until): &(i64, Mono)| (now < *until).then_some((*mark, *until));
+            let kept = self.recalled.iter().filter_map(|(url, entry)| Some((url.clone(), live(entry)?)));
+            self.recalled = kept.collect();
+        }
+        if self.recalled.len() < self.policy.max_members || self.recalled.contains_key(url) {
+            let before = self.recalled.get(url).map_or(NO_MARK, |(mark, _)| *mark);
+            self.recalled.insert(url.into(), (mark.max(before), now.after(self.replay_guard())));
+        }
+    }
+
+    /// The mark that was recalled for a url.
+    fn recalled(&self, url: &[u8], now: Mono) -> i64 {
+        self.recalled.get(url).filter(|(_, until)| now < *until).map_or(NO_MARK, |(mark, _)| *mark)
+    }
+
+    /// Whether a fresh timestamp is not newer than the url's mark.
+    fn is_replay(&mut self, index: u32, ts: i64) -> bool {
+        if self.is_nonsense(self.table.get(index).mark, ts) {
+            self.table.get_mut(index).mark = NO_MARK;
+        }
+        ts <= self.table.get(index).mark
+    }
+
+    /// A mark that is further ahead of a fresh timestamp than two fresh ones can be apart was set while a clock was
+    /// wrong, and means nothing: without this, a clock put right would keep everybody out until it has caught up.
+    fn is_nonsense(&self, mark: i64, ts: i64) -> bool {
+        let widest = i64::try_from(micros(self.policy.max_skew)).unwrap_or(i64::MAX).saturating_mul(2);
+        mark != NO_MARK && mark.saturating_sub(ts) > widest
     }
 
     /// Something valid came for this balancer.
@@ -194,6 +226,11 @@ impl Balancer {
     }
 
     fn newcomer(&mut self, a: &Announce<'_>, now: Mono, timers: &mut Timers) -> Heard {
+        let mark = self.recalled(a.url, now);
+        if a.replay_check && a.ts <= mark && !self.is_nonsense(mark, a.ts) {
+            self.hearing.missed(Silence::Other);
+            return Heard::Dropped(Reason::ReplayedTs);
+        }
         self.hear(now, timers);
         let made_room = self.table.len() >= self.policy.max_members;
         if made_room && !self.make_room(now, timers) {
@@ -201,6 +238,7 @@ impl Balancer {
         }
         self.moves += 1;
         let slow = self.notice_interval(a);
+        self.recalled.remove(a.url);
         let index = self.table.insert(Member::new(a, self.table.hash(a.url), now));
         self.rise(index, timers);
         Heard::Added(self.table.id(index), Facts { slow, made_room, ..Facts::default() })

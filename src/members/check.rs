@@ -81,7 +81,8 @@ fn holds(it: bool, otherwise: &str) -> Result<(), String> {
 #[doc(hidden)]
 pub fn fuzz_members(data: &[u8]) {
     let start = Now { mono: Mono(1 << 40), unix_us: 1 << 50 };
-    let mut fuzz = Fuzz { members: Members::new([1, 2]), now: start, marks: BTreeMap::new() };
+    let mut fuzz =
+        Fuzz { members: Members::new([1, 2]), now: start, marks: BTreeMap::new(), recalled: BTreeMap::new() };
     let mut bytes = data.iter().copied();
     for name in NAMES {
         fuzz.members.balancer(name, policy(0), start.mono);
@@ -99,6 +100,8 @@ struct Fuzz {
     now: Now,
     /// The account: the mark of every url that is known.
     marks: BTreeMap<(BalancerId, Vec<u8>), i64>,
+    /// The highest mark recalled for every url that was not known then.
+    recalled: BTreeMap<(BalancerId, Vec<u8>), i64>,
 }
 
 impl Fuzz {
@@ -107,12 +110,18 @@ impl Fuzz {
         let name = NAMES[usize::from(op >> 7)];
         let b = self.members.balancer(name, self.policy_of(name), self.now.mono);
         match op & 15 {
-            0..=5 => self.announce(b, byte(), byte(), byte()),
+            0..=4 => self.announce(b, byte(), byte(), byte()),
+            5 => self.recall(b, byte(), byte()),
             6 => self.leave(b, byte(), byte()),
             7 => self.members.heartbeat(b, self.now.mono),
             8 => {
-                let why = [Silence::Stale, Silence::BadMac, Silence::Other][usize::from(byte() % 3)];
-                self.members.unheard(b, why);
+                let why =
+                    [Silence::Stale, Silence::BadMac, Silence::Other, Silence::Away][usize::from(byte() % 4)];
+                if why == Silence::Away {
+                    self.members.cut_off(b, self.now.mono);
+                } else {
+                    self.members.unheard(b, why);
+                }
             }
             9 | 10 => self.pass(u64::from(byte()) << (byte() % 32)),
             11 | 12 => {
@@ -151,7 +160,10 @@ impl Fuzz {
         let heard = self.members.announce(b, &a, self.now.mono);
         let mark = self.marks.get(&(b, url.to_vec())).copied().unwrap_or(NO_MARK);
         match heard {
-            Heard::Dropped(Reason::ReplayedTs) => assert!(before.0 && a.replay_check && a.ts <= mark),
+            Heard::Dropped(Reason::ReplayedTs) => {
+                let recalled = self.recalled.get(&(b, url.to_vec())).copied().unwrap_or(NO_MARK);
+                assert!(a.replay_check && a.ts <= if before.0 { mark } else { recalled });
+            }
             Heard::Dropped(Reason::TableFull) => assert!(!before.0),
             Heard::Added(id, _) | Heard::Refreshed(id, _) | Heard::Revived(id, _) => {
                 assert!(!before.0 || !a.replay_check || a.ts > mark, "a replay was accepted");
@@ -165,6 +177,15 @@ impl Fuzz {
             }
             Heard::Left(_) | Heard::Ignored => unreachable!("no announcement does that"),
         }
+    }
+
+    fn recall(&mut self, b: BalancerId, who: u8, when: u8) {
+        let (url, mark) = (vec![b'u', who & 7], self.ts(when));
+        self.members.recall(b, &url, mark, self.now.mono);
+        let known = self.members.knows(b, &url);
+        let account = if known { &mut self.marks } else { &mut self.recalled };
+        let before = account.entry((b, url)).or_insert(mark);
+        *before = mark.max(*before);
     }
 
     fn leave(&mut self, b: BalancerId, who: u8, when: u8) {

@@ -12,6 +12,8 @@ pub enum Silence {
     BadMac,
     /// Anything else.
     Other,
+    /// Nothing was dropped: what the members are read from could not be reached.
+    Away,
 }
 
 /// Why nothing valid has been heard.
@@ -23,6 +25,8 @@ pub enum DeafReason {
     AllStale,
     /// Every datagram that came had a wrong MAC.
     AllBadMac,
+    /// What the members are read from cannot be reached.
+    Away,
     /// Datagrams came and were dropped, for other or several reasons.
     Mixed,
 }
@@ -35,6 +39,7 @@ impl DeafReason {
             DeafReason::Nothing => "nothing received: network, firewall or address",
             DeafReason::AllStale => "all stale timestamp: check the clocks",
             DeafReason::AllBadMac => "all mac mismatch: check the secret",
+            DeafReason::Away => "what its members are read from cannot be reached",
             DeafReason::Mixed => "everything received was dropped, for several reasons",
         }
     }
@@ -67,7 +72,7 @@ pub struct Deafness {
 pub(super) struct Hearing {
     last: Mono,
     /// Dropped since `last`, by [`Silence`].
-    missed: [u64; 3],
+    missed: [u64; 4],
     deaf: Option<Mono>,
 }
 
@@ -81,13 +86,13 @@ pub(super) enum Verdict {
 
 impl Hearing {
     pub fn new(now: Mono) -> Hearing {
-        Hearing { last: now, missed: [0; 3], deaf: None }
+        Hearing { last: now, missed: [0; 4], deaf: None }
     }
 
     /// Something valid came. If the receiver had been deaf: since when.
     pub fn heard(&mut self, now: Mono) -> Option<Mono> {
         self.last = now;
-        self.missed = [0; 3];
+        self.missed = [0; 4];
         self.deaf.take()
     }
 
@@ -95,6 +100,12 @@ impl Hearing {
     pub fn missed(&mut self, why: Silence) {
         let count = &mut self.missed[why as usize];
         *count = count.saturating_add(1);
+    }
+
+    /// Nothing can come for now, and that is known: deaf at once. True if it was not before.
+    pub fn cut_off(&mut self, now: Mono) -> bool {
+        self.missed(Silence::Away);
+        self.deaf.replace(self.deaf.unwrap_or(now)).is_none()
     }
 
     /// Whether all that came since `start` was dropped: then it is our clock or our secret that is wrong, and nobody's
@@ -133,9 +144,10 @@ impl Hearing {
 
     fn reason(&self) -> DeafReason {
         match self.missed {
-            [0, 0, 0] => DeafReason::Nothing,
-            [_, 0, 0] => DeafReason::AllStale,
-            [0, _, 0] => DeafReason::AllBadMac,
+            [0, 0, 0, 0] => DeafReason::Nothing,
+            [_, 0, 0, 0] => DeafReason::AllStale,
+            [0, _, 0, 0] => DeafReason::AllBadMac,
+            [0, 0, 0, _] => DeafReason::Away,
             _ => DeafReason::Mixed,
         }
     }
@@ -166,6 +178,17 @@ mod tests {
     }
 
     #[test]
+    fn cut_off_is_deaf_at_once_until_something_is_heard() {
+        let mut hearing = Hearing::new(at(0));
+        assert!(hearing.cut_off(at(3)) && !hearing.cut_off(at(4)));
+        assert!(hearing.only_noise_since(at(0)), "absence means nothing");
+        assert_eq!(hearing.deafness().map(|d| (d.since, d.reason)), Some((at(3), DeafReason::Away)));
+        assert_eq!(hearing.judge(WhenDeaf::Hold, TIMEOUT, 1, at(40)), (Verdict::Hold(None), false));
+        assert_eq!(hearing.heard(at(41)), Some(at(3)));
+        assert_eq!(hearing.deafness(), None);
+    }
+
+    #[test]
     fn a_bound_on_holding() {
         let mut hearing = Hearing::new(at(0));
         let when = WhenDeaf::HoldFor(Duration::from_secs(60));
@@ -188,6 +211,7 @@ mod tests {
         assert_eq!(reason(&[]), DeafReason::Nothing);
         assert_eq!(reason(&[Silence::Stale; 3]), DeafReason::AllStale);
         assert_eq!(reason(&[Silence::BadMac]), DeafReason::AllBadMac);
+        assert_eq!(reason(&[Silence::Away]), DeafReason::Away);
         assert_eq!(reason(&[Silence::BadMac, Silence::Stale]), DeafReason::Mixed);
         assert_eq!(reason(&[Silence::Other]), DeafReason::Mixed);
     }

@@ -201,6 +201,20 @@ impl Members {
         }
     }
 
+    /// What the balancer's members are read from cannot be reached: it is deaf at once, its evictions are held as while
+    /// nothing is heard, and its members' absence means nothing. True if it was not deaf before.
+    pub fn cut_off(&mut self, b: BalancerId, now: Mono) -> bool {
+        entry(&mut self.balancers, b).is_some_and(|balancer| balancer.hearing.cut_off(now))
+    }
+
+    /// Another receiver, or we before a restart, accepted `mark` for a url: no timestamp up to it is accepted here. The
+    /// url may be unknown; so many are remembered as the balancer may have members.
+    pub fn recall(&mut self, b: BalancerId, url: &[u8], mark: i64, now: Mono) {
+        if let Some(balancer) = entry(&mut self.balancers, b) {
+            balancer.recall(url, mark, now);
+        }
+    }
+
     /// Does what is due at `now`, earliest first, and tells each thing done. Deliver what has been received first:
     /// a late announcement saves its member.
     pub fn expire(&mut self, now: Mono, event: &mut dyn FnMut(Event<'_>)) {

@@ -19,7 +19,7 @@ pub use bank::{Socket, SocketSpec};
 pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
-pub use offload::{Done, Full, Job};
+pub use offload::{Care, Done, Full, Job, Reading, Stamp};
 pub use service::{Form, Key, Plan, Planned, Planner, Ready, Service};
 pub use signals::Signal;
 

@@ -1,14 +1,15 @@
 //! Work that would block the loop, done by one helper thread that lives only while there is some.
 //!
-//! Names to resolve and files to write; nothing else is ever threaded. The thread never delays the end of the
+//! Names to resolve, files to read and to write; nothing else is ever threaded. The thread never delays the end of the
 //! process: what must be on disk at exit is written by the loop itself.
 
 use super::ServiceId;
 use super::{Form, Key};
 use mio::Waker;
 use std::collections::VecDeque;
+use std::ffi::OsString;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -35,6 +36,44 @@ pub enum Job {
         /// Who may read it, and whether a power cut may lose it.
         care: Care,
     },
+    /// Read a file, unless it is known already.
+    ReadFile {
+        /// The file.
+        path: PathBuf,
+        /// The most bytes it may have.
+        most: usize,
+        /// What it was when it was last read: then nothing is read if it is that still.
+        known: Option<Stamp>,
+    },
+}
+
+/// By what a file is known to be unchanged without reading it: each write and each replacement leaves another.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Of its last change, which nobody can set; seconds and nanoseconds.
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &fs::Metadata) -> Stamp {
+        use std::os::unix::fs::MetadataExt;
+        let changed = (file.ctime(), file.ctime_nsec());
+        Stamp { device: file.dev(), inode: file.ino(), size: file.size(), changed }
+    }
+}
+
+/// What a file to read came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reading {
+    /// There is none.
+    Absent,
+    /// It is what is known.
+    Same,
+    /// All of it, and by what it will be known.
+    Bytes(Vec<u8>, Stamp),
 }
 
 /// The care that a file is written with.
@@ -52,6 +91,10 @@ impl Care {
     pub const STATE: Care = Care { mode: 0o600, sync: true };
     /// For what nobody else may read and nobody would miss: captured bytes.
     pub const DUMP: Care = Care { mode: 0o600, sync: false };
+    /// For what other programs read and would be started with after a power cut.
+    pub const SERVED: Care = Care { mode: 0o644, sync: true };
+    /// For what other programs read, and what is soon written anew.
+    pub const SHOWN: Care = Care { mode: 0o644, sync: false };
 }
 
 /// What came of a job.
@@ -61,6 +104,8 @@ pub enum Done {
     Resolved(io::Result<Vec<SocketAddr>>),
     /// A file was replaced, or why not.
     Written(io::Result<()>),
+    /// What a file to read came to.
+    Read(io::Result<Reading>),
     /// The reload that this service asked for took place, or why not.
     Reloaded(Result<(), String>),
     /// What each service that carries sessions says of them.
@@ -137,6 +182,7 @@ fn run(job: Job) -> Done {
     match job {
         Job::Resolve { host, port } => Done::Resolved(resolve(&host, port)),
         Job::WriteFile { path, bytes, care } => Done::Written(replace_file(&path, ".tmp", &bytes, care)),
+        Job::ReadFile { path, most, known } => Done::Read(read_file(&path, most, known)),
     }
 }
 
@@ -146,6 +192,7 @@ fn fail_all(queues: &mut Queues, waker: &Waker, why: &io::Error) {
         let done = match job {
             Job::Resolve { .. } => Done::Resolved(Err(error)),
             Job::WriteFile { .. } => Done::Written(Err(error)),
+            Job::ReadFile { .. } => Done::Read(Err(error)),
         };
         queues.finished.push((who, key, done));
     }
@@ -168,13 +215,15 @@ pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
 /// written with that care.
 ///
 /// Blocks; for the loop itself only when a service stops. The helper may be writing the same file then: so each has a
-/// temporary file of its own, told apart by `suffix`.
+/// temporary file of its own, told apart by `suffix`; a dot before its name keeps it from programs that read every file
+/// of a folder.
 ///
 /// # Errors
 /// What the file system says. The temporary file is removed again.
 pub fn replace_file(path: &Path, suffix: &str, bytes: &[u8], care: Care) -> io::Result<()> {
     use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-    let mut name = path.file_name().unwrap_or_default().to_owned();
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
     name.push(suffix);
     let temporary = path.with_file_name(name);
     // One that a crash left, or that somebody put there, may be open to others or lead elsewhere: made anew it does not.
@@ -196,6 +245,30 @@ pub fn replace_file(path: &Path, suffix: &str, bytes: &[u8], care: Care) -> io::
     })
 }
 
+/// Reads a regular file of at most `most` bytes, unless it is what is `known`.
+fn read_file(path: &Path, most: usize, known: Option<Stamp>) -> io::Result<Reading> {
+    // Looked at before it is opened: to open a pipe could take for ever.
+    let about = match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
+        about => about?,
+    };
+    if !about.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+    }
+    if known == Some(Stamp::of(&about)) {
+        return Ok(Reading::Same);
+    }
+    let file = fs::File::open(path)?;
+    let stamp = Stamp::of(&file.metadata()?);
+    let mut bytes = Vec::new();
+    let bound = u64::try_from(most).unwrap_or(u64::MAX).saturating_add(1);
+    file.take(bound).read_to_end(&mut bytes)?;
+    if bytes.len() > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {most} bytes")));
+    }
+    Ok(Reading::Bytes(bytes, stamp))
+}
+
 fn lock(queues: &Mutex<Queues>) -> std::sync::MutexGuard<'_, Queues> {
     // Both sides only move values in and out: a poisoned queue is still whole.
     queues.lock().unwrap_or_else(PoisonError::into_inner)
@@ -204,6 +277,24 @@ fn lock(queues: &Mutex<Queues>) -> std::sync::MutexGuard<'_, Queues> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_once_and_again_when_it_was_touched() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("web");
+        let read = |most, known| read_file(&file, most, known);
+        assert_eq!(read(9, None).unwrap(), Reading::Absent);
+        fs::write(&file, "one").unwrap();
+        let Reading::Bytes(bytes, stamp) = read(3, None).unwrap() else { panic!("not read") };
+        assert_eq!((bytes.as_slice(), read(3, Some(stamp)).unwrap()), (&b"one"[..], Reading::Same));
+        assert!(read(2, None).is_err(), "too long");
+        replace_file(&file, ".tmp", b"two", Care::SHOWN).unwrap();
+        let again = read(3, Some(stamp)).unwrap();
+        assert!(matches!(&again, Reading::Bytes(bytes, other) if bytes == b"two" && *other != stamp));
+        assert!(
+            read_file(dir.path(), 9, None).is_err() && read_file(Path::new("/dev/null"), 9, None).is_err()
+        );
+    }
 
     #[test]
     fn replacing_a_file_leaves_no_temporary_behind() {
@@ -224,7 +315,7 @@ mod tests {
         use std::os::unix::fs::{PermissionsExt, symlink};
         let dir = tempfile::tempdir().unwrap();
         let (file, temporary, other) =
-            (dir.path().join("dump"), dir.path().join("dump.tmp"), dir.path().join("other"));
+            (dir.path().join("dump"), dir.path().join(".dump.tmp"), dir.path().join("other"));
         let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o7777;
         for care in
             [Care::DUMP, Care { mode: 0o666, ..Care::DUMP }, Care::STATE, Care { mode: 0o640, sync: true }]

@@ -5,12 +5,15 @@
 //! when dropped and are never shown: not by `Debug`, not in an error. Pure; [`mod@file`] opens the files.
 
 pub mod file;
+mod login;
 
 use crate::bytes::to_hex;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
 use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
+
+pub use login::{BadLogin, Login};
 
 /// Largest file that is read, in bytes.
 pub const MAX_FILE: usize = 64 * 1024;

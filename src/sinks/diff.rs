@@ -84,19 +84,19 @@ pub struct Change<K> {
 /// yet who lives. Applying every change and reading again never yields more than one further change for a
 /// server at a time, and none in the end.
 #[must_use]
-pub fn diff<K: Ord + Copy>(want: &Sorted<K, Goal>, have: &Sorted<K, Have>, settled: bool) -> Vec<Change<K>> {
+pub fn diff<K: Ord + Clone>(want: &Sorted<K, Goal>, have: &Sorted<K, Have>, settled: bool) -> Vec<Change<K>> {
     let missing =
-        want.iter().filter(|(key, _)| !have.contains_key(key)).filter_map(|(&key, &goal)| match goal {
-            Goal::Up(weight) => Some(Change { step: Step::Add(weight), key }),
+        want.iter().filter(|(key, _)| !have.contains_key(key)).filter_map(|(key, &goal)| match goal {
+            Goal::Up(weight) => Some(Change { step: Step::Add(weight), key: key.clone() }),
             Goal::Drain | Goal::Out => None,
         });
-    let present = have.iter().filter_map(|(&key, have)| {
-        let step = match want.get(&key) {
+    let present = have.iter().filter_map(|(key, have)| {
+        let step = match want.get(key) {
             Some(&goal) => towards(goal, have),
             None if settled && have.owned => towards(Goal::Drain, have),
             None => None,
         };
-        step.map(|step| Change { step, key })
+        step.map(|step| Change { step, key: key.clone() })
     });
     let mut changes: Vec<Change<K>> = missing.chain(present).collect();
     sort(&mut changes, Ord::cmp);

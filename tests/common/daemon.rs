@@ -91,6 +91,28 @@ impl Daemon {
         Daemon::run(shell, "debug", control, words)
     }
 
+    /// Starts it where `folder` is a small file system of its own, of so many kilobytes; [`Daemon::inside`] leads there.
+    pub fn spawn_on_a_small_disk(kilobytes: u32, folder: &Path, control: &Path, words: &[String]) -> Daemon {
+        let mut unshare = Command::new("unshare");
+        let script =
+            format!("mount -t tmpfs -o size={kilobytes}k none '{}' && exec \"$0\" \"$@\"", folder.display());
+        unshare.args(["-r", "-m", "sh", "-c", &script]).arg(program());
+        Daemon::run(unshare, "debug", control, words)
+    }
+
+    /// A path as the daemon sees it.
+    pub fn inside(&self, path: &Path) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/root{}", self.pid(), path.display()))
+    }
+
+    /// Runs a command where the daemon's file systems are.
+    pub fn run_inside(&self, line: &str) {
+        let pid = self.pid().to_string();
+        let mut nsenter = Command::new("nsenter");
+        nsenter.args(["-t", &pid, "-U", "-m", "--preserve-credentials"]).args(args(line));
+        assert!(nsenter.status().unwrap().success(), "{line}");
+    }
+
     fn run(mut command: Command, level: &str, control: &Path, words: &[String]) -> Daemon {
         let mut child = command
             .args(["--log-level", level, "--control", control.to_str().unwrap()])

@@ -11,13 +11,22 @@
 )]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+pub mod apache;
 pub mod backend;
+pub mod beat;
+pub mod caddy;
 pub mod daemon;
+pub mod dns;
+#[cfg(feature = "etcd")]
+pub mod etcd;
 pub mod haproxy;
 pub mod haproxy_tcp;
+pub mod load;
 pub mod nginx;
+pub mod nginx_http;
 pub mod proxy;
 pub mod sender;
+pub mod standin;
 pub mod tcp;
 
 use std::io::{Read, Write};

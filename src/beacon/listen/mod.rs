@@ -90,22 +90,8 @@ pub const ROLE: Role = Role {
             help: "How far a sender's clock may be from ours, in whole seconds, at least 1. It is also how long a \
                    recorded datagram stays fresh.",
         },
-        Opt {
-            name: "max-members",
-            arg: "N",
-            repeat: false,
-            default: "256",
-            help: "How many members the balancer may have, dead ones included, so that nobody can fill the memory. \
-                   The default is the reference receiver's.",
-        },
-        Opt {
-            name: "forget",
-            arg: "TIME",
-            repeat: false,
-            default: "1h",
-            help: "Forget a dead member after this long, but not before twice --max-skew has passed: until then its \
-                   last announcement could be replayed.",
-        },
+        settings::MAX_MEMBERS,
+        settings::FORGET,
         Opt {
             name: "when-deaf",
             arg: "hold|hold:TIME|evict",
@@ -122,28 +108,9 @@ pub const ROLE: Role = Role {
             default: "",
             help: "Never evict the last member that is up.",
         },
-        Opt {
-            name: "schemes",
-            arg: "LIST",
-            repeat: false,
-            default: "http https",
-            help: "The URL schemes that are admitted, separated by blanks.",
-        },
-        Opt {
-            name: "allow-names",
-            arg: "",
-            repeat: false,
-            default: "",
-            help: "Admit host names in URLs, not only IP addresses. HAProxy at run time takes addresses only.",
-        },
-        Opt {
-            name: "allow",
-            arg: "CIDR[:PORT[-PORT]]",
-            repeat: true,
-            default: "",
-            help: "Admit members with these addresses and ports only. Without it every address is admitted but \
-                   loopback, unspecified, link-local, multicast, broadcast and IPv4-mapped ones.",
-        },
+        settings::SCHEMES,
+        settings::ALLOW_NAMES,
+        settings::ALLOW,
         Opt {
             name: "rcvbuf",
             arg: "SIZE",

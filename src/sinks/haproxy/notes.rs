@@ -7,6 +7,7 @@
 use super::replies::Row;
 use crate::clock::Mono;
 use crate::sinks::diff::{Have, Level, Step};
+use crate::sinks::tried::Tried;
 use std::fmt;
 use std::time::Duration;
 
@@ -60,8 +61,8 @@ pub struct Note {
     passed: Option<u32>,
     /// It was serving when HAProxy forgot it: it comes back without waiting.
     pub refill: bool,
-    /// What HAProxy said to our last change.
-    pub said: Option<String>,
+    /// What was tried with it.
+    pub tried: Tried,
     /// Why it is not as wanted, for `status`.
     pub error: Option<String>,
     /// Where it stood at the last look.
@@ -73,7 +74,6 @@ pub struct Note {
     gate: Option<Gate>,
     draining: Option<Mono>,
     quiet: Option<Mono>,
-    last: Option<Attempt>,
 }
 
 /// Waiting for a first check.
@@ -82,15 +82,6 @@ struct Gate {
     since: Mono,
     /// A result from before the wait began would still be shown: this was its health, a new pass raises it.
     stale: Option<u32>,
-}
-
-/// The change tried last.
-#[derive(Clone, Copy, Debug)]
-struct Attempt {
-    step: Step,
-    from: Option<Level>,
-    again_at: Mono,
-    repeats: u32,
 }
 
 impl Note {
@@ -173,64 +164,10 @@ impl Note {
         if young { GATE_POLL } else { GATE_POLL_LATE }
     }
 
-    /// The same change was tried and is needed again: the time before which it is not repeated.
-    ///
-    /// It had no effect then, or somebody undoes it. Either way it is repeated ever more slowly, and an
-    /// addition only once a minute.
-    #[must_use]
-    pub fn blocked(&self, step: Step, from: Option<Level>, now: Mono) -> Option<Mono> {
-        self.same(step, from).map(|last| last.again_at).filter(|&again_at| now < again_at)
-    }
-
     /// The complaint about this very change, while it is tried again.
     #[must_use]
     pub fn standing_complaint(&self, step: Step, from: Option<Level>) -> Option<String> {
-        self.same(step, from).and(self.error.clone())
-    }
-
-    /// Takes down that this change is being tried.
-    pub fn attempt(&mut self, step: Step, from: Option<Level>, now: Mono) {
-        let repeats = match self.same(step, from) {
-            Some(last) if now < last.again_at.after(FORGIVEN) => last.repeats.saturating_add(1),
-            _ => 0,
-        };
-        let pause = match step {
-            Step::Add(_) => ADD_PAUSE,
-            _ => (FIRST_PAUSE * 2_u32.saturating_pow(repeats.min(10))).min(LONGEST_PAUSE),
-        };
-        self.last = Some(Attempt { step, from, again_at: now.after(pause), repeats });
-        self.said = None;
-    }
-
-    /// The change tried last may never have reached HAProxy: it was not at fault. If it was `sent`, it waits
-    /// a little all the same, for it may be what HAProxy cannot take.
-    pub fn lost(&mut self, sent: bool, now: Mono) {
-        match &mut self.last {
-            Some(last) if sent => {
-                last.again_at = last.again_at.min(now.after(LOST_PAUSE));
-                self.said = Some("no answer".to_owned());
-            }
-            last => *last = None,
-        }
-    }
-
-    fn same(&self, step: Step, from: Option<Level>) -> Option<&Attempt> {
-        self.last.as_ref().filter(|last| last.step == step && last.from == from)
-    }
-
-    /// Says why it is not as wanted, after a change was refused a repetition for now.
-    #[must_use]
-    pub fn complaint(&self, step: Step) -> String {
-        let said = self.said.as_deref().unwrap_or("no effect, or undone by somebody else");
-        let what = match step {
-            Step::Add(_) => "balancer add failed",
-            Step::Enable(_) => "enabling failed",
-            Step::Weight(_) => "setting the weight failed",
-            Step::Drain => "draining failed",
-            Step::Disable => "disabling failed",
-            Step::Remove => "removing failed",
-        };
-        format!("{what}: {said}")
+        self.error.clone().filter(|_| self.tried.repeats(step, from))
     }
 }
 
@@ -248,10 +185,3 @@ const STALE: Duration = Duration::from_secs(10);
 const GATE_POLL: Duration = Duration::from_millis(100);
 const GATE_POLL_LATE: Duration = Duration::from_secs(1);
 const GATE_PATIENCE: Duration = Duration::from_secs(30);
-
-const ADD_PAUSE: Duration = Duration::from_secs(60);
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-const LOST_PAUSE: Duration = Duration::from_secs(2);
-/// A change that held this long was a success.
-const FORGIVEN: Duration = Duration::from_secs(60);

@@ -9,13 +9,12 @@ use super::machine::{Machine, News, Todo};
 use super::notes::State;
 use super::{Config, Door, accept_scheme};
 use crate::clock::Mono;
-use crate::members::{BalancerId, MemberId, State as MemberState};
 use crate::reactor::bank::plain;
 use crate::reactor::{Cx, Done, Job, Key, Ready, Service};
-use crate::sinks::diff::Goal;
-use crate::sinks::{Refused, Want, address};
+use crate::sinks::address;
+use crate::sinks::follow::Follow;
 use crate::url::Url;
-use crate::views::{SinkId, ViewState};
+use crate::views::ViewState;
 use crate::wheel::TimerId;
 use std::any::Any;
 use std::io;
@@ -30,7 +29,7 @@ pub struct Haproxy {
     timer: Option<TimerId>,
     /// Where the door's name led; the first is tried next.
     found: Vec<SocketAddr>,
-    table: Table,
+    table: Follow<SocketAddr>,
 }
 
 /// What is under way.
@@ -49,16 +48,6 @@ enum Wait {
     Reply,
 }
 
-/// The balancer's members as the machine needs them, taken over when they change.
-#[derive(Default)]
-struct Table {
-    balancer: Option<BalancerId>,
-    sink: Option<SinkId>,
-    revision: u64,
-    want: Want,
-    members: Vec<(MemberId, Result<SocketAddr, Refused>)>,
-}
-
 impl Haproxy {
     /// A sink that has not started.
     #[must_use]
@@ -69,22 +58,28 @@ impl Haproxy {
             task: Task::Rest,
             timer: None,
             found: Vec::new(),
-            table: Table::default(),
+            table: Follow::default(),
         }
     }
 
     /// Does what the machine says, until there is something to wait for.
     fn proceed(&mut self, cx: &mut Cx<'_>) {
         while matches!(self.task, Task::Rest) {
-            let changed = self.table.refresh(&self.name(), &self.config, cx);
+let (name, config) = (self.name(), &self.config);
+            let place = |url: &Url| accept_scheme(&config.site, url.scheme()).and_then(|()| address(url));
+            let changed = self.table.refresh(&name, &config.balancer, place, cx);
             if changed {
                 // Whoever looks first, this or `members_changed`: the machine must hear of it.
                 self.machine.members_changed(cx.now.mono);
             }
-            let todo = self.machine.next(&self.table.want, cx.now.mono);
+            let todo = self.machine.next(self.table.want(), cx.now.mono);
             self.tell();
             if self.machine.views_moved() || changed {
-                self.table.show(&self.machine, cx);
+                let view = |addr: &SocketAddr| {
+                    let (state, error) = self.machine.view(*addr);
+                    (view_state(state), error)
+                };
+                self.table.show(view, cx);
             }
             match todo {
                 Todo::Send(line) => self.send(line, cx),
@@ -239,76 +234,7 @@ impl Service for Haproxy {
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
         self.rest(cx);
-        if let Some(sink) = self.table.sink.take() {
-            cx.shared.views.remove(sink);
-        }
-    }
-}
-
-impl Table {
-    fn is_behind(&self, name: &str, cx: &Cx<'_>) -> bool {
-        let balancer = cx.shared.members.find(name);
-        balancer != self.balancer || balancer.is_some_and(|b| cx.shared.members.revision(b) != self.revision)
-    }
-
-    /// Takes over what the members have become; true if that is anything new.
-    fn refresh(&mut self, sink: &str, config: &Config, cx: &mut Cx<'_>) -> bool {
-        if self.is_behind(&config.balancer, cx) {
-            *self = match cx.shared.members.find(&config.balancer) {
-                Some(balancer) => Table::of(balancer, sink, config, cx),
-                None => Table::default(),
-            };
-            self.settle(cx);
-            return true;
-        }
-        self.settle(cx);
-        false
-    }
-
-    fn of(balancer: BalancerId, sink: &str, config: &Config, cx: &mut Cx<'_>) -> Table {
-        let members = &cx.shared.members;
-        let mut table = Table {
-            balancer: Some(balancer),
-            sink: Some(cx.shared.views.sink(sink, balancer)),
-            revision: members.revision(balancer),
-            ..Table::default()
-        };
-        let mut goals = Vec::new();
-        for (id, member) in members.members(balancer) {
-            let Ok(url) = Url::parse(member.url()) else { continue };
-            let at = accept_scheme(&config.site, url.scheme()).and_then(|()| address(&url));
-            if let Ok(addr) = at {
-                let goal = match member.state() {
-                    MemberState::Up => Goal::Up(member.weight()),
-                    MemberState::Left => Goal::Drain,
-                    MemberState::Down => Goal::Out,
-                };
-                goals.push((addr, goal));
-            }
-            table.members.push((id, at));
-        }
-        table.want = Want::of(goals);
-        table
-    }
-
-    fn settle(&mut self, cx: &Cx<'_>) {
-        self.want.settled = self.balancer.is_some_and(|b| cx.shared.members.settled(b, cx.now.mono));
-    }
-
-    /// Shows where every member stands.
-    fn show(&self, machine: &Machine, cx: &mut Cx<'_>) {
-        let Some(sink) = self.sink else { return };
-        for (member, at) in &self.members {
-            match at {
-                Ok(addr) => {
-                    let (state, error) = machine.view(*addr);
-                    cx.shared.views.set(sink, *member, view_state(state), error);
-                }
-                Err(refused) => {
-                    cx.shared.views.set(sink, *member, ViewState::Refused, Some(&refused.to_string()));
-                }
-            }
-        }
+        self.table.withdraw(cx);
     }
 }
 

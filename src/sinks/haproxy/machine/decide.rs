@@ -15,7 +15,7 @@ use std::time::Duration;
 
 impl Machine {
     /// Compares, and lines up the first changes; or finds nothing to do for a while.
-    pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want, now: Mono) -> Phase {
+    pub(super) fn decide(&mut self, seen: &Snapshot, want: &Want<SocketAddr>, now: Mono) -> Phase {
         let rows = self.rows(seen);
         let limits = Limits { grace: self.pace.grace, quiet: quiet(seen.version) };
         let mut have = Sorted::default();
@@ -34,14 +34,14 @@ impl Machine {
         for change in changes {
             let from = have.get(&change.key).map(|have| have.level);
             let note = self.notes.or_default(change.key);
-            if let Some(again_at) = note.blocked(change.step, from, now) {
+            if let Some(again_at) = note.tried.blocked(change.step, from, now) {
                 until = until.min(again_at);
-                errors.insert(change.key, note.complaint(change.step));
+                errors.insert(change.key, note.tried.complaint(change.step));
             } else if lines.len() < BATCH {
                 if let Some(error) = note.standing_complaint(change.step, from) {
                     errors.insert(change.key, error);
                 }
-                note.attempt(change.step, from, now);
+                note.tried.attempt(change.step, from, now);
                 let checks = rows.get(&change.key).is_some_and(|row| row.has_checks());
                 lines.push_back((change, self.line(change, checks && from == Some(Level::Down), &mut taken)));
             }
@@ -81,7 +81,7 @@ impl Machine {
 
     /// When to look again although nothing is to be done: soon while a first check or the end of a drain is
     /// awaited.
-    fn next_look(&self, have: &Sorted<SocketAddr, Have>, want: &Want, now: Mono) -> Mono {
+    fn next_look(&self, have: &Sorted<SocketAddr, Have>, want: &Want<SocketAddr>, now: Mono) -> Mono {
         let soon = have.iter().filter_map(|(addr, have)| match (want.servers.get(addr), have.level) {
             (Some(Goal::Up(_)), Level::Checking) => self.notes.get(addr).map(|note| note.gate_poll(now)),
             (Some(Goal::Drain), Level::Draining) => Some(DRAIN_POLL),
@@ -96,7 +96,7 @@ impl Machine {
         &mut self,
         rows: &Sorted<SocketAddr, &Row>,
         have: &Sorted<SocketAddr, Have>,
-        want: &Want,
+        want: &Want<SocketAddr>,
         mut errors: Sorted<SocketAddr, String>,
         now: Mono,
     ) {

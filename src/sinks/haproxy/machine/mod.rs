@@ -11,9 +11,10 @@ mod decide;
 use super::commands::Site;
 use super::notes::{Note, State};
 use super::replies::{Answer, Process, Row, Snapshot, Unread, answer, process, snapshot};
-use crate::clock::{Mono, micros};
-use crate::sinks::Want;
+use crate::clock::Mono;
 use crate::sinks::diff::Change;
+pub use crate::sinks::trouble::News;
+use crate::sinks::{Want, back_off};
 use crate::sorted::Sorted;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
@@ -35,15 +36,6 @@ pub enum Todo {
     Send(String),
     /// Nothing before that time (a change of the table aside).
     Wait(Mono),
-}
-
-/// One line for the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct News {
-    /// Something is wrong; otherwise something has changed.
-    pub warn: bool,
-    /// Without the sink's name.
-    pub text: String,
 }
 
 /// One backend, as we drive it.
@@ -132,7 +124,7 @@ impl Machine {
     }
 
     /// What to do now.
-    pub fn next(&mut self, want: &Want, now: Mono) -> Todo {
+    pub fn next(&mut self, want: &Want<SocketAddr>, now: Mono) -> Todo {
         loop {
             match std::mem::replace(&mut self.phase, Phase::Reading) {
                 Phase::Idle { until, look_at } if now < until => {
@@ -184,7 +176,7 @@ impl Machine {
                 let answer = answer(reply);
                 if answer == Answer::Permission {
                     // It is not about this change: nothing is to be held against the member.
-                    self.notes.or_default(change.key).lost(false, now);
+                    self.notes.or_default(change.key).tried.lost(false, now);
                     self.phase = Phase::Changing { now: Some(change), then };
                     self.failed(&Unread::Permission.to_string(), now, random);
                 } else {
@@ -203,7 +195,7 @@ impl Machine {
             writing = true;
             let lost = std::iter::once(change).chain(then.iter().map(|(change, _)| change));
             for (place, change) in lost.enumerate() {
-                self.notes.or_default(change.key).lost(place == 0, now);
+                self.notes.or_default(change.key).tried.lost(place == 0, now);
             }
         }
         let repeats = self.trouble.as_ref().map_or(0, |trouble| trouble.repeats.saturating_add(1));
@@ -246,7 +238,7 @@ impl Machine {
         let note = self.notes.or_default(change.key);
         match answer {
             Answer::Exists => note.owned = false,
-            Answer::Refused(text) => note.said = Some(text),
+            Answer::Refused(text) => note.tried.say(text),
             Answer::Done | Answer::Gone | Answer::Permission => {}
         }
     }
@@ -310,14 +302,5 @@ fn too_old(version: (u16, u16)) -> bool {
     version < (2, 6) && version != (0, 0)
 }
 
-/// 0.25 to 30 s, ever longer, and never the same for two machines.
-fn back_off(repeats: u32, random: u64) -> Duration {
-    let longest = (FIRST_BACK_OFF * 2_u32.saturating_pow(repeats.min(10))).min(LONGEST_BACK_OFF);
-    let half = micros(longest) / 2;
-    Duration::from_micros(half + random % half)
-}
-
-const FIRST_BACK_OFF: Duration = Duration::from_millis(500);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(30);
 /// How soon a reload is noticed; until then a backend of run-time servers alone answers 503.
 const PULSE: Duration = Duration::from_secs(1);

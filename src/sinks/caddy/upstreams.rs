@@ -1,0 +1,106 @@
+//! The list of upstreams as Caddy's admin API has it: a JSON array of objects, of which we know the field `dial`.
+//!
+//! ```text
+//! [{"dial":"10.0.0.5:8080"},{"dial":"web1.lan:80","max_requests":7}]          null where the handler has none
+//! ```
+//!
+//! Entries that are not ours keep their fields and their place. Caddy takes a list with any text as an address and
+//! answers 200, so only what was a member's url is written.
+
+use crate::url::Url;
+use serde_json::{Map, Value};
+
+/// The upstreams of one handler.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Upstreams {
+    entries: Vec<Value>,
+    /// There is no list: the handler has none yet, and it must be made.
+    pub missing: bool,
+}
+
+impl Upstreams {
+    /// Reads the list. `None`: it is something else.
+    #[must_use]
+    pub fn read(text: &[u8]) -> Option<Upstreams> {
+        let (entries, missing) = match serde_json::from_slice(text).ok()? {
+            Value::Null => (Vec::new(), true),
+            Value::Array(entries) if entries.iter().all(Value::is_object) => (entries, false),
+            _ => return None,
+        };
+        Some(Upstreams { entries, missing })
+    }
+
+    /// The addresses of those entries that lead to one.
+    pub fn dials(&self) -> impl Iterator<Item = String> {
+        self.entries.iter().filter_map(dial)
+    }
+
+    /// The list without the entries of `away`, and with those of `more` at its end, as JSON.
+    #[must_use]
+    pub fn changed(&self, away: &[&str], more: &[&str]) -> String {
+        let stays = |entry: &&Value| dial(entry).is_none_or(|dial| !away.contains(&dial.as_str()));
+        let added = more.iter().map(|&dial| {
+            Value::Object(Map::from_iter([("dial".to_owned(), Value::String(dial.to_owned()))]))
+        });
+        Value::Array(self.entries.iter().filter(stays).cloned().chain(added).collect()).to_string()
+    }
+}
+
+/// Where an entry leads, in the form that members have: `host:port`, lower case.
+fn dial(entry: &Value) -> Option<String> {
+    let text = entry.get("dial")?.as_str()?;
+    // Only what has a port: the scheme is not the handler's, and its own port must not be guessed.
+    let url = Url::parse(format!("tcp://{text}").as_bytes()).ok()?;
+    Some(url.authority().to_owned())
+}
+
+/// What went wrong, in Caddy's words: `{"error":"unknown object ID 'web'"}`.
+#[must_use]
+pub fn complaint(text: &[u8]) -> Option<String> {
+    let Ok(Value::Object(answer)) = serde_json::from_slice(text) else { return None };
+    let said: String = answer.get("error")?.as_str()?.chars().filter(|c| !c.is_control()).take(200).collect();
+    Some(said)
+}
+
+/// Any bytes as an answer: no panic; an unchanged list is the same list.
+#[doc(hidden)]
+pub fn fuzz_caddy_upstreams(data: &[u8]) {
+    let _ = complaint(data);
+    if let Some(list) = Upstreams::read(data) {
+        let again = Upstreams::read(list.changed(&[], &[]).as_bytes()).expect("what we write, we read");
+        assert_eq!(again.entries, list.entries);
+        let dials: Vec<String> = list.dials().collect();
+        let all: Vec<&str> = dials.iter().map(String::as_str).collect();
+        let emptied = Upstreams::read(list.changed(&all, &["10.0.0.5:80"]).as_bytes()).expect("so is this");
+        assert_eq!(emptied.dials().collect::<Vec<_>>(), ["10.0.0.5:80"]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_ours_keeps_its_place_and_its_fields() {
+        let text =
+            br#"[{"dial":"10.0.0.1:80","max_requests":7},{"dial":"Web1.LAN:81"},{"dial":"unix//run/x"},
+            {"dial":"{http.x}:80"},{"lookup_srv":"a.b"},{"dial":"[::1]:82"}]"#;
+        let list = Upstreams::read(text).unwrap();
+        assert_eq!(list.dials().collect::<Vec<_>>(), ["10.0.0.1:80", "web1.lan:81", "[::1]:82"]);
+        assert_eq!(
+            list.changed(&["web1.lan:81", "[::1]:82"], &["10.0.0.2:80"]),
+            r#"[{"dial":"10.0.0.1:80","max_requests":7},{"dial":"unix//run/x"},{"dial":"{http.x}:80"},{"lookup_srv":"a.b"},{"dial":"10.0.0.2:80"}]"#
+        );
+    }
+
+    #[test]
+    fn lists_and_other_things() {
+        assert!(Upstreams::read(b"null\n").unwrap().missing);
+        assert!(!Upstreams::read(b"[]").unwrap().missing);
+        for bad in ["", "{}", "[1]", "[{}", "\"x\"", "<html>"] {
+            assert_eq!(Upstreams::read(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(complaint(br#"{"error":"unknown object ID 'x'"}"#).unwrap(), "unknown object ID 'x'");
+        assert_eq!(complaint(b"<html>"), None);
+    }
+}

@@ -1,0 +1,156 @@
+//! What etcd has under some prefixes, kept up by asking only for what changed since.
+//!
+//! A range with `min_mod_revision` brings the keys that changed, and in any case their number: when the number is not
+//! the one we come to, something was deleted, and everything is read anew. So a quiet etcd answers in a few hundred
+//! bytes however many members there are. Pure.
+
+use super::wire::{Call, Fault, Op, Row, Txn, cluster, ranges, revision, txn};
+use crate::sorted::Sorted;
+use serde_json::Value;
+
+/// The rows under some prefixes.
+#[derive(Debug)]
+pub struct Mirror {
+    prefixes: Vec<String>,
+    rows: Sorted<String, Row>,
+    /// Of each prefix, how many keys there are that are no text.
+    unread: Vec<usize>,
+    /// The revision at which all this was so; none until everything has been read.
+    at: Option<i64>,
+    cluster: Option<String>,
+}
+
+/// What a look came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Look {
+    /// All is as it was.
+    Same,
+    /// Rows have changed.
+    Changed,
+    /// Something is gone, and everything must be read: ask again.
+    Again,
+    /// Another store answers than the one we knew, restored from a copy or made anew: ask again.
+    Other,
+}
+
+impl Mirror {
+    /// Nothing read yet.
+    #[must_use]
+    pub fn new(prefixes: Vec<String>) -> Mirror {
+        let unread = vec![0; prefixes.len()];
+        Mirror { prefixes, rows: Sorted::default(), unread, at: None, cluster: None }
+    }
+
+    /// What to ask.
+    #[must_use]
+    pub fn ask(&self) -> Call {
+        let since = self.at.map_or(0, |at| at.saturating_add(1));
+        let then = self.prefixes.iter().map(|prefix| Op::Range(prefix.clone(), since)).collect();
+        txn(&Txn { then, ..Txn::default() })
+    }
+
+    /// Takes the answer in.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn take(&mut self, reply: &Value) -> Result<Look, Fault> {
+        let found = ranges(reply, self.prefixes.len())?;
+        let Some(at) = self.at else {
+            self.fill(reply, found);
+            return Ok(Look::Changed);
+        };
+        if revision(reply) < at || cluster(reply) != self.cluster.as_deref() {
+            self.forget();
+            return Ok(Look::Other);
+        }
+        let same = found.iter().all(|range| range.rows.is_empty());
+        self.at = Some(revision(reply));
+        let counts: Vec<usize> = found.iter().map(|range| range.count).collect();
+        self.rows.extend(found.into_iter().flat_map(|range| range.rows));
+        let kept = (0..).zip(&self.prefixes).map(|(n, prefix)| self.count(prefix) + self.unread(n));
+        if !kept.eq(counts) {
+            self.forget();
+            return Ok(Look::Again);
+        }
+        Ok(if same { Look::Same } else { Look::Changed })
+    }
+
+    /// The next look reads everything.
+    pub fn forget(&mut self) {
+        self.at = None;
+    }
+
+    /// The row of a key.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Row> {
+        self.rows.get(key)
+    }
+
+    /// All rows.
+    pub fn rows(&self) -> impl Iterator<Item = (&String, &Row)> {
+        self.rows.iter()
+    }
+
+    fn fill(&mut self, reply: &Value, found: Vec<super::wire::Range>) {
+        self.at = Some(revision(reply));
+        self.cluster = cluster(reply).map(str::to_owned);
+        self.unread = found.iter().map(|range| range.count.saturating_sub(range.rows.len())).collect();
+        self.rows = found.into_iter().flat_map(|range| range.rows).collect();
+    }
+
+    fn unread(&self, n: usize) -> usize {
+        self.unread.get(n).copied().unwrap_or_default()
+    }
+
+    fn count(&self, prefix: &str) -> usize {
+        self.rows.iter().filter(|(key, _)| key.starts_with(prefix)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::base64::encode;
+    use super::*;
+    use std::fmt::Write;
+
+    fn answer(cluster: u32, revision: i64, keys: &[&str], count: usize) -> Value {
+        let rows = keys.iter().fold(String::new(), |mut rows, key| {
+            let comma = if rows.is_empty() { "" } else { "," };
+            let _ = write!(rows, "{comma}{{\"key\":\"{}\",\"value\":\"eA==\"}}", encode(key.as_bytes()));
+            rows
+        });
+        let text = format!(
+            "{{\"header\":{{\"cluster_id\":\"{cluster}\",\"revision\":\"{revision}\"}},\"responses\":[{{\"response_range\":{{\"kvs\":[{rows}],\"count\":\"{count}\"}}}}]}}"
+        );
+        serde_json::from_str(&text).unwrap()
+    }
+
+    fn keys(mirror: &Mirror) -> Vec<&str> {
+        mirror.rows().map(|(key, _)| key.as_str()).collect()
+    }
+
+    #[test]
+    fn changes_are_taken_in_and_losses_noticed() {
+        let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
+        let whole = mirror.ask();
+        assert_eq!(mirror.take(&answer(1, 5, &["/b/1", "/b/2"], 2)), Ok(Look::Changed));
+        assert!(mirror.ask().body.contains("\"min_mod_revision\":\"6\""));
+        assert_eq!(mirror.take(&answer(1, 5, &[], 2)), Ok(Look::Same));
+        assert_eq!(mirror.take(&answer(1, 7, &["/b/3"], 3)), Ok(Look::Changed));
+        assert_eq!(keys(&mirror), ["/b/1", "/b/2", "/b/3"]);
+        assert_eq!(mirror.take(&answer(1, 8, &[], 2)), Ok(Look::Again), "one is gone");
+        assert_eq!(mirror.ask(), whole);
+        assert_eq!(mirror.take(&answer(1, 8, &["/b/1", "/b/3"], 2)), Ok(Look::Changed));
+        assert_eq!(keys(&mirror), ["/b/1", "/b/3"]);
+        assert_eq!(mirror.take(&answer(1, 10, &["/b/4"], 2)), Ok(Look::Again), "one came, one went");
+    }
+
+    #[test]
+    fn another_store_is_read_anew() {
+        for other in [answer(1, 4, &[], 1), answer(2, 9, &[], 1)] {
+            let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
+            mirror.take(&answer(1, 5, &["/b/1"], 1)).unwrap();
+            assert_eq!(mirror.take(&other), Ok(Look::Other));
+        }
+    }
+}
