@@ -68,6 +68,10 @@ impl Haproxy {
             let (name, config) = (self.name(), &self.config);
             let place = |url: &Url| accept_scheme(&config.site, url.scheme()).and_then(|()| address(url));
             let changed = self.table.refresh(&name, &config.balancer, place, cx);
+            if changed {
+                // Whoever looks first, this or `members_changed`: the machine must hear of it.
+                self.machine.members_changed(cx.now.mono);
+            }
             let todo = self.machine.next(self.table.want(), cx.now.mono);
             self.tell();
             if self.machine.views_moved() || changed {
