@@ -159,8 +159,9 @@ impl HttpClient {
     /// Its source is ready.
     pub fn ready(&mut self, cx: &mut Cx<'_>) -> Outcome {
         if self.exchange.is_none() {
-            // The server closed a connection that was kept, or says what nobody asked for.
-            self.hang_up(cx);
+            if self.connection.as_ref().is_some_and(Connection::is_over) {
+                self.hang_up(cx);
+            }
             return Outcome::Pending;
         }
         self.proceed(cx)
@@ -299,6 +300,16 @@ impl HttpClient {
     fn stop_waiting(&mut self, cx: &mut Cx<'_>) {
         if let Some(timer) = self.timer.take() {
             cx.cancel(timer);
+        }
+    }
+}
+
+impl Connection {
+    /// The server has closed it, or says what nobody asked for. Events that say neither are late or spurious.
+    fn is_over(&self) -> bool {
+        match self.stream.peek(&mut [0; 1]) {
+            Err(e) => !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+            Ok(_) => true,
         }
     }
 }

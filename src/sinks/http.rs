@@ -53,6 +53,10 @@ impl<M: Machine> HttpSink<M> {
             let (site, machine) = (&self.site, &self.machine);
             let place = |url: &Url| machine.place(url);
             let changed = self.table.refresh(&site.name, &site.balancer, place, cx);
+            if changed {
+                // Whoever looks first, this or `members_changed`: the machine must hear of it.
+                self.machine.members_changed(cx.now.mono);
+            }
             let todo = self.machine.next(self.table.want(), cx.now.mono);
             self.tell();
             if self.machine.views_moved() || changed {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, Stdio};
 pub struct Apache {
     dir: PathBuf,
     child: Option<Child>,
+    mpm: &'static str,
     /// Leads to balancer `web`, and to the manager.
     pub web: SocketAddr,
 }
@@ -26,9 +27,14 @@ pub struct Member {
 impl Apache {
     /// Starts one. `global` are more directives; `balancer` some of balancer `web`, beside room for eight members.
     pub fn start(dir: &Path, global: &str, balancer: &str) -> Apache {
+        Apache::start_with("event", dir, global, balancer)
+    }
+
+    /// Starts one with another MPM than `event`.
+    pub fn start_with(mpm: &'static str, dir: &Path, global: &str, balancer: &str) -> Apache {
         let dir = dir.join("apache");
         std::fs::create_dir(&dir).unwrap();
-        let apache = Apache { web: free_port(own_ip()), child: None, dir };
+        let apache = Apache { web: free_port(own_ip()), child: None, mpm, dir };
         apache.configure(global, balancer);
         let mut apache = apache;
         apache.run();
@@ -38,8 +44,9 @@ impl Apache {
     /// Writes the configuration (anew).
     pub fn configure(&self, global: &str, balancer: &str) {
         let (dir, web) = (self.dir.display(), self.web);
+        let mpm = format!("mpm_{}", self.mpm);
         let modules = [
-            "mpm_event",
+            mpm.as_str(),
             "authn_core",
             "authn_file",
             "authz_core",
@@ -56,8 +63,7 @@ impl Apache {
         let text = format!(
             "ServerRoot {dir}\nServerName {}\nListen {web}\nPidFile {dir}/pid\nErrorLog {dir}/error.log\n\
              DefaultRuntimeDir {dir}\nMutex file:{dir} default\n{modules}\
-             StartServers 1\nMinSpareThreads 5\nMaxSpareThreads 75\nThreadsPerChild 25\nMaxRequestWorkers 50\n\
-             {global}\n\
+             StartServers 2\n{global}\n\
              <Proxy balancer://web>\nProxySet growth=8\n{balancer}\n</Proxy>\n\
              <Location /balancer-manager>\nSetHandler balancer-manager\n</Location>\n\
              ProxyPass /balancer-manager !\nProxyPass / balancer://web/\n",
@@ -126,7 +132,7 @@ impl Apache {
         self.child.as_ref().expect("Apache runs").id()
     }
 
-    /// The members of a balancer; none while it does not answer.
+    /// The members of a balancer; none while it does not answer. While members come Apache may cut the page short.
     pub fn members(&self, balancer: &str) -> Vec<Member> {
         let page = self.page("?xml=1", None);
         let Some((_, rest)) = page.split_once(&format!("balancer://{balancer}</httpd:name>")) else {
@@ -134,15 +140,14 @@ impl Apache {
         };
         let own = rest.split("</httpd:balancer>").next().unwrap();
         let field = |text: &str, name: &str| {
-            let (_, rest) = text.split_once(&format!("<httpd:{name}>")).unwrap();
-            rest.split('<').next().unwrap().trim().to_owned()
+            let (_, rest) = text.split_once(&format!("<httpd:{name}>"))?;
+            Some(rest.split('<').next()?.trim().to_owned())
         };
         own.split("<httpd:worker>")
             .skip(1)
-            .map(|worker| Member {
-                name: field(worker, "name"),
-                status: field(worker, "status"),
-                factor: field(worker, "loadfactor"),
+            .filter_map(|worker| {
+                let of = |name| field(worker, name);
+                Some(Member { name: of("name")?, status: of("status")?, factor: of("loadfactor")? })
             })
             .collect()
     }
