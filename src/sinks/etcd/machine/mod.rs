@@ -240,7 +240,8 @@ impl Machine {
         let Some(doing) = self.doing.take() else { return };
         if let Doing::Keep(urls) = doing {
             return match wire::kept(status, body) {
-                Ok(kept) => self.kept(&urls, &kept, now.mono),
+                Ok(kept) if self.kept(&urls, &kept, now.mono) => {}
+                Ok(_) => self.fail("etcd says nothing about leases", false, now.mono, random),
                 Err(fault) => self.fail(&fault.text, false, now.mono, random),
             };
         }
