@@ -162,16 +162,35 @@ fn an_etcd_that_is_away_is_asked_ever_less_often_and_told_of_once() {
     let mut world = World::new(7, 1);
     world.senders[0].up = true;
     world.run(5 * SECOND);
-    world.etcd.away = true;
+    (world.etcd.away, world.etcd.dead) = (true, true);
     let before = world.etcd.refused;
     world.run(60 * SECOND);
     let tries = world.etcd.refused - before;
-    assert!((4..=12).contains(&tries), "{tries} tries in a minute");
+    // In the end every two seconds: a third of a lease of six, which has its full time when etcd returns.
+    assert!((25..=40).contains(&tries), "{tries} tries in a minute");
     assert_eq!(world.count("etcd is not there"), 1, "{:?}", world.log);
-    world.etcd.away = false;
-    world.run(31 * SECOND);
+    (world.etcd.away, world.etcd.dead) = (false, false);
+    world.etcd.restart(world.now);
+    for _ in 0..100 {
+        world.run(SECOND / 10);
+        assert_eq!(world.etcd.members(), 1, "nobody is lost by the return");
+    }
     assert_eq!(world.count("etcd is back"), 1, "{:?}", world.log);
     world.assert_converged();
+}
+
+#[test]
+fn an_etcd_that_grants_leases_and_knows_none_is_not_stormed() {
+    let mut world = World::new(9, 1);
+    world.senders = vec![Sender { up: true, ..Sender::new(1) }];
+    world.etcd.forgetful = true;
+    world.run(60 * SECOND);
+    assert!(world.etcd.calls < 600, "{} calls in a minute", world.etcd.calls);
+    assert_eq!(world.count("requested lease not found"), 1, "{:?}", world.log);
+    world.etcd.forgetful = false;
+    world.run(31 * SECOND);
+    world.assert_converged();
+    assert_eq!(world.count("etcd is back"), 1, "{:?}", world.log);
 }
 
 #[test]
@@ -357,7 +376,9 @@ impl World {
     }
 
     fn turn(&mut self) {
-        self.etcd.expire(self.now);
+        if !self.etcd.dead {
+            self.etcd.expire(self.now);
+        }
         for n in 0..self.senders.len() {
             if self.senders[n].up && self.now.since(self.senders[n].sent) >= SECOND {
                 self.beat(n);
@@ -489,10 +510,14 @@ struct Model {
     /// Seconds, and until when.
     leases: BTreeMap<i64, (u64, Mono)>,
     away: bool,
+    /// It does not run, so no lease does.
+    dead: bool,
     /// It says that it writes, and does not.
     pretends: bool,
     /// It answers for a part of the leases that are to be kept, and knows nothing of the others.
     hasty: bool,
+    /// It grants leases and then knows none of them.
+    forgetful: bool,
     refused: u32,
     calls: u32,
     txns: u32,
@@ -513,8 +538,10 @@ impl Model {
             keys: BTreeMap::new(),
             leases: BTreeMap::new(),
             away: false,
+            dead: false,
             pretends: false,
             hasty: false,
+            forgetful: false,
             refused: 0,
             calls: 0,
             txns: 0,
@@ -579,7 +606,10 @@ impl Model {
                 self.fine(json!({}))
             }
             "/v3/kv/txn" => {
-                if !self.leases_of(&body).iter().all(|lease| self.leases.contains_key(lease)) {
+                let leases = self.leases_of(&body);
+                if self.forgetful && !leases.is_empty()
+                    || !leases.iter().all(|lease| self.leases.contains_key(lease))
+                {
                     return Model::fault(404, 5, "etcdserver: requested lease not found");
                 }
                 let before = self.revision;
