@@ -1,6 +1,6 @@
 //! A real etcd, one server on an address of its own.
 
-use super::{own_ip, wait_until};
+use super::{own_ip, wait_for, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -72,10 +72,10 @@ impl Etcd {
         format!("http://{}", self.addr)
     }
 
-    /// Asks it something.
+    /// Asks it something, until it answers: a disk that is busy makes it slow.
     #[track_caller]
     pub fn call(&self, path: &str, body: &Value) -> Value {
-        self.try_call(path, body).expect("etcd answers")
+        wait_for("etcd answers", || self.try_call(path, body))
     }
 
     fn try_call(&self, path: &str, body: &Value) -> Option<Value> {

@@ -188,4 +188,4 @@ fn client(endpoint: Option<&HttpUrl>) -> HttpClient {
 pub const LINK: Key = Key(0);
 
 const LIMITS: Limits =
-    Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), body: 64 << 20 };
+    Limits { connect: Duration::from_secs(1), answer: Duration::from_secs(2), body: 16 << 20 };

@@ -1,6 +1,6 @@
 //! etcd, both ways: the sink `etcd` keeps a balancer's members there, and `etcd-watch` brings them in elsewhere.
 //!
-//! Here: their options and what they come to. [`wire`] is etcd's language, with [`base64`]; [`layout`] says which keys
+//! Here: their options and what they come to. [`wire`] is etcd's language, with [`base64`]; [`mod@layout`] says which keys
 //! and values a member has, [`mirror`] what is there. [`machine`] decides for the sink, [`watcher`] for the watch;
 //! [`service`] and [`watch`] are the two at work, over a [`link`].
 

@@ -71,7 +71,7 @@ pub fn revoke(lease: i64) -> Call {
     Call { path: "/v3/lease/revoke", body: format!("{{\"ID\":\"{lease}\"}}") }
 }
 
-/// Keeps leases alive: one object a line, and so many lines in the answer.
+/// Keeps leases alive: one object a line, and a line for each in the answer, as far as etcd has read.
 #[must_use]
 pub fn keep(leases: impl Iterator<Item = i64>) -> Call {
     let body = leases.fold(String::new(), |mut body, lease| {

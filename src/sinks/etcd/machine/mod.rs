@@ -240,27 +240,33 @@ impl Machine {
         let Some(doing) = self.doing.take() else { return };
         if let Doing::Keep(urls) = doing {
             return match wire::kept(status, body) {
-                Ok(kept) => self.kept(&urls, &kept, now.mono),
+                Ok(kept) if self.kept(&urls, &kept, now.mono) => {}
+                Ok(_) => self.fail("etcd says nothing about leases", false, now.mono, random),
                 Err(fault) => self.fail(&fault.text, false, now.mono, random),
             };
         }
         let reads = matches!(doing, Doing::Recall | Doing::Look);
-        let taken = match wire::reply(status, body) {
-            Ok(reply) => self.take(doing, &reply, now),
+        // A lease is soon granted; what counts is whether anything can be hung on it.
+        let proves = matches!(doing, Doing::Put(_) | Doing::Farewell(_) | Doing::Mark(_));
+        let fault = match wire::reply(status, body) {
+            Ok(reply) => match self.take(doing, &reply, now) {
+                Ok(()) if proves => {
+                    self.lost = 0;
+                    self.recovered();
+                    None
+                }
+                Ok(()) => None,
+                Err(fault) => Some(fault),
+            },
             Err(fault) => self.refused(doing, fault),
         };
-        match taken {
-            Ok(()) if !reads => {
-                self.lost = 0;
-                self.recovered();
-            }
-            Ok(()) => {}
-            Err(fault) if fault.text.is_empty() => {}
-            Err(fault) => self.fail(&fault.text, !reads, now.mono, random),
+        if let Some(fault) = fault {
+            self.fail(&fault.text, !reads, now.mono, random);
         }
     }
 
-    /// No answer: etcd is away or slow. Tries again later, ever later.
+    /// No answer: etcd is away or slow. Tries again later, ever later, but before the leases of its members could run
+    /// out after its return.
     pub fn failed(&mut self, why: &str, now: Mono, random: u64) {
         let writing = self.doing.take().is_some_and(|doing| !matches!(doing, Doing::Recall | Doing::Look));
         self.fail(why, writing && self.trouble.as_ref().is_some_and(|t| t.writing), now, random);
@@ -294,19 +300,12 @@ impl Machine {
         std::mem::take(&mut self.views_moved)
     }
 
-    /// Takes an answer that says no. An empty text: that is all right.
-    fn refused(&mut self, doing: Doing, fault: Fault) -> Result<(), Fault> {
-        let fine = Fault { code: 0, text: String::new() };
+    /// Takes an answer that says no; what is wrong about that, if anything.
+    fn refused(&mut self, doing: Doing, fault: Fault) -> Option<Fault> {
         match (doing, fault.code) {
-            (Doing::Grant(url), wire::EXISTS) => {
-                self.notes.or_default(url).assume_lease();
-                Err(fine)
-            }
-            (Doing::GrantMarks(period), wire::EXISTS) => {
-                self.period = Some(period);
-                Err(fine)
-            }
-            (Doing::Revoke(_), wire::NO_LEASE) => Err(fine),
+            (Doing::Grant(url), wire::EXISTS) => self.notes.or_default(url).assume_lease(),
+            (Doing::GrantMarks(period), wire::EXISTS) => self.period = Some(period),
+            (Doing::Revoke(_), wire::NO_LEASE) => {}
             (doing, wire::NO_LEASE) if self.lost < MOST_LOST => {
                 self.lost += 1;
                 self.period = None;
@@ -318,10 +317,10 @@ impl Machine {
                 } else if let Doing::Farewell(urls) = doing {
                     urls.into_iter().rev().for_each(|(url, _)| self.todo.push_front(Step::Farewell(url)));
                 }
-                Err(fine)
             }
-            _ => Err(fault),
+            _ => return Some(fault),
         }
+        None
     }
 
     fn fail(&mut self, why: &str, writing: bool, now: Mono, random: u64) {
@@ -333,7 +332,10 @@ impl Machine {
         self.views_moved = true;
         self.todo.clear();
         (self.looked, self.dirty, self.lost) = (false, false, 0);
-        self.rest_until = now.after(back_off(repeats, random));
+        // When etcd returns, its leases have their full time; we are to be back well before that is over.
+        let leases = self.notes.iter().map(|(_, note)| Duration::from_secs(note.facts.ttl().into()) / 3);
+        let longest = leases.min().unwrap_or(Duration::MAX);
+        self.rest_until = now.after(back_off(repeats, random).min(longest));
     }
 
     fn recovered(&mut self) {
