@@ -8,6 +8,8 @@
 
 mod decide;
 mod steps;
+#[cfg(test)]
+mod tests;
 
 use super::layout::{Layout, Servers, Shown};
 use crate::clock::Mono;
@@ -116,7 +118,7 @@ pub struct Machine {
     stale: bool,
     /// It was written and not read since.
     unread: bool,
-    /// What it was before it was written, as long as there is no copy.
+    /// What it was before it was written, or at the first look, as long as there is no copy.
     before: Option<Vec<u8>>,
     trouble: Option<Trouble>,
     warned_until: Mono,
