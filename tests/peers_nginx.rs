@@ -75,6 +75,11 @@ impl Scene {
         beacond.member("default", url)["sinks"][name].clone()
     }
 
+    /// What is wrong with the reload, as the log said last.
+    fn error(beacond: &Daemon) -> String {
+        beacond.log().into_iter().rfind(|line| line.contains("the reload failed")).unwrap_or_default()
+    }
+
     fn has(&self, text: &str) -> bool {
         self.nginx.text().contains(text)
     }
@@ -256,6 +261,27 @@ fn nginx_away_and_back() {
         let view = scene.view(&beacond, &two.url());
         view["state"] == "up" && view["error"].is_null()
     });
+}
+
+#[test]
+fn a_number_that_nginx_left_behind_hangs_up_nobody_else() {
+    let scene = Scene::cold();
+    // Its name must not have nginx in it, nor its arguments.
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid_file = scene.path().join("nginx.pid");
+    fs::write(&pid_file, format!("{}\n", other.id())).unwrap();
+    let beacond = scene.beacond("", QUICK);
+    beacond.line("which is another process: nginx does not run");
+    assert!(other.try_wait().unwrap().is_none(), "it was hung up");
+    // As nginx -t leaves it where there is none; and what would be groups of processes, or all.
+    for text in ["", "0\n", "-1\n"] {
+        fs::write(&pid_file, format!("{}\n", other.id())).unwrap();
+        wait_until("it is the other one's again", || Scene::error(&beacond).contains("another process"));
+        fs::write(&pid_file, text).unwrap();
+        wait_until("it is no number", || Scene::error(&beacond).contains("holds no process number"));
+    }
+    let _ = other.kill();
+    let _ = other.wait();
 }
 
 #[test]
