@@ -159,8 +159,12 @@ impl HttpClient {
     /// Its source is ready.
     pub fn ready(&mut self, cx: &mut Cx<'_>) -> Outcome {
         if self.exchange.is_none() {
-            // The server closed a connection that was kept, or says what nobody asked for.
-            self.hang_up(cx);
+            // The server closed a connection that was kept, or says what nobody asked for; unless this is about bytes
+            // that were read with those before them: an answer in two pieces is two events.
+            let peeked = self.connection.as_ref().map(|connection| connection.stream.peek(&mut [0]));
+            if !matches!(peeked, Some(Err(e)) if e.kind() == io::ErrorKind::WouldBlock) {
+                self.hang_up(cx);
+            }
             return Outcome::Pending;
         }
         self.proceed(cx)
