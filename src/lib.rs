@@ -8,7 +8,7 @@
 //!    state      members  wheel  gate  diff  haproxy::machine  proxy::{pair, routes, balance}    in: (now, input);
 //!               out: values. No I/O, no clock
 //!    wire       beacon::wire  haproxy::replies  http1  proxy::{ppv2, hello}  state_text    bytes to values and back
-//!    reactor    the loop, sockets, timers, the helper thread, signals: the only place with clocks and poll
+//!    reactor    the loop, sockets, timers, the helper threads, signals: the only place with clocks and poll
 //! ```
 //!
 //! One datagram's way: `reactor::udp` receives it, `beacon::gate` verifies and admits it, `members` notes it; if that

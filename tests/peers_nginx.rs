@@ -77,6 +77,11 @@ impl Scene {
         beacond.member("default", url)["sinks"][name].clone()
     }
 
+    /// What is wrong with the reload, as the log said last.
+    fn error(beacond: &Daemon) -> String {
+        beacond.log().into_iter().rfind(|line| line.contains("the reload failed")).unwrap_or_default()
+    }
+
     fn has(&self, text: &str) -> bool {
         self.nginx.text().contains(text)
     }
@@ -176,7 +181,8 @@ fn reloads_under_load_lose_no_request() {
     let (one, two) = (Backend::start(own_ip()), Backend::start(own_ip()));
     let sender = Sender::new(beacond.listening());
     sender.announce(&one.url(), "");
-    wait_until("nginx serves it", || scene.serves(&one));
+    // Until workers from before the first member, which answer 502, have gone.
+    wait_until("nginx serves it, and nothing else", || (0..50).all(|_| scene.serves(&one)));
     let load = Load::on(scene.nginx.web);
     let before = scene.nginx.reloads();
     for _ in 0..6 {
@@ -261,6 +267,23 @@ fn nginx_away_and_back() {
 }
 
 #[test]
+fn a_number_that_nginx_left_behind_hangs_up_nobody_else() {
+    let scene = Scene::cold();
+    // Its name must not have nginx in it, nor its arguments.
+    let mut other = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+    let pid_file = scene.path().join("nginx.pid");
+    fs::write(&pid_file, format!("{}\n", other.id())).unwrap();
+    let beacond = scene.beacond("", QUICK);
+    beacond.line("which is another process: nginx does not run");
+    assert!(other.try_wait().unwrap().is_none(), "it was hung up");
+    // That would be everybody.
+    fs::write(&pid_file, "-1\n").unwrap();
+    wait_until("it is no number", || Scene::error(&beacond).contains("holds no process number"));
+    let _ = other.kill();
+    let _ = other.wait();
+}
+
+#[test]
 fn beacond_killed_and_started_again_is_no_outage_and_no_reload() {
     let (scene, beacond) = Scene::new("--timeout 1", QUICK);
     let (kept, silent) = (Backend::start(own_ip()), Backend::start(own_ip()));
@@ -275,6 +298,8 @@ fn beacond_killed_and_started_again_is_no_outage_and_no_reload() {
     wait_until("the copy is written", || {
         fs::read_to_string(&good).is_ok_and(|text| text == scene.nginx.text())
     });
+    // HUP may be sent long before a busy machine lets nginx log it.
+    wait_until("nginx serves both", || scene.serves(&kept) && scene.serves(&silent));
     beacond.kill();
     let (before, inode) = (scene.nginx.reloads(), fs::metadata(scene.nginx.members()).unwrap().ino());
     let load = Load::on(scene.nginx.web);

@@ -1,7 +1,8 @@
-//! Work that would block the loop, done by one helper thread that lives only while there is some.
+//! Work that would block the loop, done by two helper threads that live only while there is some.
 //!
-//! Names to resolve, files to read and to write; nothing else is ever threaded. The thread never delays the end of the
-//! process: what must be on disk at exit is written by the loop itself.
+//! One resolves names, one reads and writes files: a resolver that does not answer must not keep a file from following
+//! its members, nor a dead disk a name from being found. Nothing else is ever threaded. The threads never delay the end
+//! of the process: what must be on disk at exit is written by the loop itself.
 
 use super::ServiceId;
 use super::{Form, Key};
@@ -112,12 +113,18 @@ pub enum Done {
     Gathered(Form, Vec<String>),
 }
 
-/// The queue is full: the helper is stuck, most likely in a resolver that does not answer.
+/// The queue is full: its helper is stuck, most likely in a resolver that does not answer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Full;
 
-/// The helper thread and its two queues.
+/// The helpers.
 pub(super) struct Offload {
+    names: Helper,
+    files: Helper,
+}
+
+/// A helper thread and its two queues.
+struct Helper {
     waker: Arc<Waker>,
     queues: Arc<Mutex<Queues>>,
 }
@@ -131,10 +138,27 @@ struct Queues {
 
 impl Offload {
     pub(super) fn new(waker: Waker) -> Offload {
-        Offload { waker: Arc::new(waker), queues: Arc::default() }
+        let waker = Arc::new(waker);
+        let helper = || Helper { waker: Arc::clone(&waker), queues: Arc::default() };
+        Offload { names: helper(), files: helper() }
     }
 
     pub(super) fn submit(&self, who: ServiceId, key: Key, job: Job) -> Result<(), Full> {
+        match &job {
+            Job::Resolve { .. } => self.names.submit(who, key, job),
+            Job::WriteFile { .. } | Job::ReadFile { .. } => self.files.submit(who, key, job),
+        }
+    }
+
+    pub(super) fn finished(&self) -> Vec<(ServiceId, Key, Done)> {
+        let mut finished = self.names.finished();
+        finished.append(&mut self.files.finished());
+        finished
+    }
+}
+
+impl Helper {
+    fn submit(&self, who: ServiceId, key: Key, job: Job) -> Result<(), Full> {
         let mut queues = lock(&self.queues);
         if queues.waiting.len() >= QUEUE {
             return Err(Full);
@@ -156,7 +180,7 @@ impl Offload {
         Ok(())
     }
 
-    pub(super) fn finished(&self) -> Vec<(ServiceId, Key, Done)> {
+    fn finished(&self) -> Vec<(ServiceId, Key, Done)> {
         std::mem::take(&mut lock(&self.queues).finished)
     }
 }
@@ -294,6 +318,24 @@ mod tests {
         assert!(
             read_file(dir.path(), 9, None).is_err() && read_file(Path::new("/dev/null"), 9, None).is_err()
         );
+    }
+
+    #[test]
+    fn a_resolver_that_hangs_keeps_no_file_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut poll = mio::Poll::new().unwrap();
+        let offload = Offload::new(Waker::new(poll.registry(), mio::Token(0)).unwrap());
+        // As if its thread were in a look-up that does not end.
+        lock(&offload.names.queues).running = true;
+        let who = ServiceId { index: 0, generation: 0 };
+        let job = Job::Resolve { host: "localhost".to_owned(), port: 1 };
+        offload.submit(who, Key(1), job).unwrap();
+        let job = Job::WriteFile { path: dir.path().join("web"), bytes: Vec::new(), care: Care::SHOWN };
+        offload.submit(who, Key(2), job).unwrap();
+        let mut events = mio::Events::with_capacity(1);
+        poll.poll(&mut events, Some(std::time::Duration::from_secs(10))).unwrap();
+        let done = offload.finished();
+        assert!(matches!(done.as_slice(), [(_, Key(2), Done::Written(Ok(())))]), "{done:?}");
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub struct Machine {
     looked: Mono,
     /// Before this there is no change.
     free: Mono,
+    /// How often in a row somebody else was first.
+    races: u32,
     trouble: Trouble,
     warned: Option<(String, Mono)>,
     news: Vec<News>,
@@ -78,6 +80,7 @@ impl Machine {
             notes: Sorted::default(),
             looked: Mono::ZERO,
             free: Mono::ZERO,
+            races: 0,
             trouble: Trouble::default(),
             warned: None,
             news: Vec::new(),
@@ -196,12 +199,21 @@ impl Machine {
                 self.phase = Phase::Looked(seen, etag);
             }
             (Phase::Changing(_), 200..300) => {
+                self.races = 0;
                 self.free = now.after(self.door.min_gap);
                 self.phase = Phase::Idle { look_at: now };
             }
             (Phase::Changing(keys), 412) => {
-                // Somebody else was first, or this very change was, whose answer got lost with a kept connection.
-                self.forgive(&keys, false, now);
+                // Somebody else was first, or this very change was, whose answer got lost with a kept connection. Again and
+                // again it is somebody between us who alters the ETag, as proxies that compress do, and to go on at once
+                // would be to go on for ever.
+                self.races = self.races.saturating_add(1);
+                let hopeless = self.races > MOST_RACES;
+                self.forgive(&keys, hopeless, now);
+                if hopeless {
+                    keys.iter()
+                        .for_each(|key| self.notes.or_default(key.clone()).tried.say(RACED.to_owned()));
+                }
                 self.free = now.after(self.door.min_gap);
                 self.phase = Phase::Idle { look_at: self.free };
             }
@@ -332,6 +344,52 @@ fn goal(goal: Goal) -> Goal {
 /// What is in the list takes part.
 const LISTED: Have = Have { level: Level::Up, weight: 1, owned: true, drained: true, removable: true };
 
+/// Others may well be first this often, one after the other.
+const MOST_RACES: u32 = 3;
+const RACED: &str = "the list is always another than was read, or something on the way alters its ETag";
 const SAME_WARNING: Duration = Duration::from_secs(60);
 /// A server that closes every kept connection is not asked more often than this for it.
 const PULSE: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http1::{Asked, Progress, Reader};
+
+    fn answer(text: &str) -> Response {
+        match Reader::new(Asked::Body, 1 << 20).feed(text.as_bytes()) {
+            Ok(Progress::Done { response, .. }) => response,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_condition_that_never_holds_is_not_tried_without_end() {
+        let door = Door {
+            target: "/id/web/upstreams".to_owned(),
+            id: "web".to_owned(),
+            tls: false,
+            every: Duration::from_secs(5),
+            min_gap: Duration::ZERO,
+        };
+        let list = answer("HTTP/1.1 200 OK\r\nETag: W/\"x\"\r\nContent-Length: 2\r\n\r\n[]");
+        let late = answer("HTTP/1.1 412 No\r\nContent-Length: 0\r\n\r\n");
+        let want = Want { settled: true, ..Want::of(vec![("10.0.0.5:80".to_owned(), Goal::Up(1))]) };
+        let (mut machine, mut now, mut asked) = (Machine::new(door), Mono::ZERO, 0_u32);
+        while now < Mono::ZERO.after(Duration::from_secs(60)) {
+            match machine.next(&want, now) {
+                Todo::Wait(at) => now = at,
+                Todo::Ask(ask) => {
+                    asked += 1;
+                    assert!(asked < 200, "without end");
+                    machine.answered(if ask.method == "GET" { &list } else { &late }, now, 0);
+                }
+            }
+        }
+        let (state, error) = machine.view("10.0.0.5:80");
+        assert_eq!(state, ViewState::Down);
+        assert!(error.is_some_and(|error| error.contains("ETag")), "{error:?}");
+        let warned = machine.news().iter().filter(|news| news.warn).count();
+        assert!((1..=2).contains(&warned), "{warned}");
+    }
+}

@@ -65,7 +65,7 @@ impl Haproxy {
     /// Does what the machine says, until there is something to wait for.
     fn proceed(&mut self, cx: &mut Cx<'_>) {
         while matches!(self.task, Task::Rest) {
-let (name, config) = (self.name(), &self.config);
+            let (name, config) = (self.name(), &self.config);
             let place = |url: &Url| accept_scheme(&config.site, url.scheme()).and_then(|()| address(url));
             let changed = self.table.refresh(&name, &config.balancer, place, cx);
             if changed {

@@ -18,7 +18,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::any::Any;
 use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 /// A file that follows a balancer.
@@ -43,6 +42,8 @@ enum Task {
     Disk(Part),
     /// The helper reads the file with nginx's process number.
     PidFile,
+    /// The helper reads what the process of that number is.
+    Process(i32),
     /// A command runs.
     Run(Box<Run>),
     /// The generation is asked for.
@@ -191,7 +192,7 @@ impl Rendered {
         match std::mem::replace(&mut self.task, Task::Rest) {
             Task::Run(mut run) => run.unwatch(cx),
             Task::Ask(mut inquiry) => inquiry.close(cx),
-            Task::Rest | Task::Disk(_) | Task::PidFile => {}
+            Task::Rest | Task::Disk(_) | Task::PidFile | Task::Process(_) => {}
         }
         if let Some(timer) = self.timer.take() {
             cx.cancel(timer);
@@ -212,6 +213,13 @@ impl Rendered {
             Part::Good => self.config.good(),
             Part::Generation => self.config.generation.clone().unwrap_or_default(),
             Part::File => self.config.file.clone(),
+        }
+    }
+
+    fn pid_file(&self) -> String {
+        match &self.config.reload {
+            Some(Reload::Hangup(file)) => file.display().to_string(),
+            _ => String::new(),
         }
     }
 
@@ -267,7 +275,7 @@ impl Service for Rendered {
                 self.asked(asked, cx);
             }
             Task::Run(run) => run.kill(),
-            Task::Disk(_) | Task::PidFile => {
+            Task::Disk(_) | Task::PidFile | Task::Process(_) => {
                 self.machine.late("the disk does not answer");
                 self.tell();
                 self.table.show(|server| self.machine.view(server), cx);
@@ -284,8 +292,16 @@ impl Service for Rendered {
                 let came = self.disk(part, result);
                 self.end(came, cx);
             }
-            Task::PidFile if key == JOB => {
-                let came = match hang_up(result, self.config.reload.as_ref()) {
+            Task::PidFile if key == JOB => match number(result, &self.pid_file()) {
+                Ok(pid) => {
+                    let path = format!("/proc/{pid}/cmdline").into();
+                    let job = Job::ReadFile { path, most: LONGEST_TITLE, known: None };
+                    self.offload(Task::Process(pid), job, cx);
+                }
+                Err(why) => self.end(Came::Failed(why), cx),
+            },
+            Task::Process(pid) if key == JOB => {
+                let came = match hang_up(*pid, result, &self.pid_file()) {
                     Ok(()) => Came::Done,
                     Err(why) => Came::Failed(why),
                 };
@@ -340,13 +356,8 @@ impl Service for Rendered {
     }
 }
 
-/// Sends HUP to the process whose number was read.
-fn hang_up(read: Done, reload: Option<&Reload>) -> Result<(), String> {
-    let file = match reload {
-        Some(Reload::Hangup(file)) => file.as_path(),
-        _ => Path::new(""),
-    };
-    let file = file.display();
+/// The process number that was read.
+fn number(read: Done, file: &str) -> Result<i32, String> {
     let bytes = match read {
         Done::Read(Ok(Reading::Bytes(bytes, _))) => bytes,
         Done::Read(Ok(Reading::Absent)) => return Err(format!("there is no {file}: nginx does not run")),
@@ -355,7 +366,18 @@ fn hang_up(read: Done, reload: Option<&Reload>) -> Result<(), String> {
     };
     let number = str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i32>().ok());
     // 0 and below would be groups of processes, or all.
-    let pid = number.filter(|pid| *pid > 1).ok_or_else(|| format!("{file} holds no process number"))?;
+    number.filter(|pid| *pid > 1).ok_or_else(|| format!("{file} holds no process number"))
+}
+
+/// Sends HUP to process `pid`, which would end most others: a file that nginx left behind, when it was killed, may
+/// name any. nginx and what came of it say in their title what they are.
+fn hang_up(pid: i32, title: Done, file: &str) -> Result<(), String> {
+    if let Done::Read(Ok(Reading::Bytes(title, _))) = title {
+        let title = String::from_utf8_lossy(&title);
+        if !["nginx", "master process"].iter().any(|word| title.contains(word)) {
+            return Err(format!("{file} says {pid}, which is another process: nginx does not run"));
+        }
+    }
     kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| match e {
         Errno::ESRCH => format!("{file} says {pid}, which does not run"),
         e => format!("process {pid}: {}", e.desc()),
@@ -370,4 +392,5 @@ const HTTP: Key = Key(4);
 /// The most that is read: some 100,000 members.
 const LONGEST: usize = 16 << 20;
 const LONGEST_PID: usize = 64;
+const LONGEST_TITLE: usize = 256 << 10;
 const DISK_TIME: Duration = Duration::from_secs(10);

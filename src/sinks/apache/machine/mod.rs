@@ -16,7 +16,7 @@ use crate::sinks::diff::{Change, Step};
 use crate::sinks::machine::{Ask, Machine as Decides, Todo, status_text};
 use crate::sinks::tried::Tried;
 use crate::sinks::trouble::{News, Trouble};
-use crate::sinks::{Refused, Want};
+use crate::sinks::{Refused, Want, back_off};
 use crate::sorted::Sorted;
 use crate::url::Url;
 use crate::views::ViewState;
@@ -55,6 +55,8 @@ pub struct Machine {
     nonce: Option<String>,
     /// It has been read.
     met: bool,
+    /// The nonce became another: when that was last, and how often it was before, with little time between.
+    renewed: Option<(Mono, u32)>,
     notes: Sorted<String, Note>,
     /// An addition that was answered 400: the member is there already, or there is no room, or Apache will not have it.
     doubted: Option<String>,
@@ -89,6 +91,7 @@ impl Machine {
             phase: Phase::Idle { look_at: Mono::ZERO },
             nonce: None,
             met: false,
+            renewed: None,
             notes: Sorted::default(),
             doubted: None,
             last: None,
@@ -117,14 +120,22 @@ impl Machine {
             let text = format!("following balancer {name} of Apache, {count} member(s) there");
             self.tell(text);
         }
-        if let Some(nonce) = &seen.nonce {
-            self.renew(nonce.clone());
-        }
-        self.phase = Phase::Looked(seen);
+        let pause = seen.nonce.clone().and_then(|nonce| self.renew(nonce, now));
+        self.go_on(seen, pause);
     }
 
-    /// The nonce as it is now: with another than before, Apache was restarted, and nothing tried counts.
-    fn renew(&mut self, nonce: String) {
+    /// Compares, at once or after a pause.
+    fn go_on(&mut self, seen: Balancer, pause: Option<Duration>) {
+        self.phase = match pause {
+            Some(pause) => Phase::Idle { look_at: self.looked.after(pause) },
+            None => Phase::Looked(seen),
+        };
+    }
+
+    /// The nonce as it is now: with another than before, Apache was restarted, and nothing tried counts. Where that comes
+    /// again and again there is more than one Apache behind the url: it needs a pause, or it would go on without end.
+    fn renew(&mut self, nonce: String, now: Mono) -> Option<Duration> {
+        let mut pause = None;
         if self.nonce.replace(nonce.clone()).is_some_and(|before| before != nonce) {
             self.notes.iter_mut().for_each(|(_, note)| {
                 note.absent();
@@ -132,7 +143,12 @@ impl Machine {
             });
             self.warned = None;
             self.tell("Apache was restarted: comparing anew".to_owned());
+            let before = self.renewed.filter(|(last, _)| now < last.after(SOON));
+            let repeats = before.map_or(0, |(_, repeats)| repeats.saturating_add(1));
+            self.renewed = Some((now, repeats));
+            pause = repeats.checked_sub(1).map(|repeats| back_off(repeats, 0));
         }
+        pause
     }
 
     /// A change was answered with the state it has led to.
@@ -150,7 +166,7 @@ impl Machine {
     }
 
     /// The page for people has come.
-    fn searched(&mut self, found: Links, seen: Balancer) {
+    fn searched(&mut self, found: Links, seen: Balancer, now: Mono) {
         if let Some(key) = self.doubted.take() {
             let text = match found.slots {
                 Some((most, used)) if used >= most => {
@@ -160,10 +176,9 @@ impl Machine {
             };
             self.notes.or_default(key).tried.say(text);
         }
-        if seen.nonce.is_none() {
-            self.renew(found.nonce);
-        }
-        self.phase = Phase::Looked(seen);
+        let pause = if seen.nonce.is_none() { self.renew(found.nonce, now) } else { None };
+        self.looked = now;
+        self.go_on(seen, pause);
     }
 
     fn heard(&mut self, answer: &Response, phase: Phase, now: Mono) -> Result<(), String> {
@@ -177,7 +192,7 @@ impl Machine {
                     Err(why) if seen.nonce.is_none() => return Err(self.unread(why)),
                     found => found.unwrap_or_default(),
                 };
-                self.searched(found, seen);
+                self.searched(found, seen, now);
             }
             (Phase::Changing(change), 200) => {
                 let seen = read(&answer.body, &self.door.balancer).map_err(|why| self.unread(why))?;
@@ -313,3 +328,39 @@ impl Machine {
 
 /// A server that closes every kept connection is not asked more often than this for it.
 const PULSE: Duration = Duration::from_secs(1);
+/// Restarts this close together are more than an operator's.
+const SOON: Duration = Duration::from_secs(60);
+
+#[cfg(test)]
+mod tests {
+    use super::super::page::render;
+    use super::*;
+    use crate::sinks::diff::Goal;
+
+    #[test]
+    fn a_nonce_that_is_always_another_is_not_followed_without_end() {
+        let door = Door {
+            target: "/m".to_owned(),
+            referer: "http://a/m".to_owned(),
+            balancer: "web".to_owned(),
+            evict: Evict::Disable,
+            every: Duration::from_secs(5),
+        };
+        let want = Want { settled: true, ..Want::of(vec![("http://10.0.0.5".to_owned(), Goal::Up(1))]) };
+        let (mut machine, mut now, mut asked) = (Machine::new(door), Mono::ZERO, 0_u32);
+        while now < Mono::ZERO.after(Duration::from_secs(60)) {
+            match machine.next(&want, now) {
+                Todo::Wait(at) => now = at,
+                Todo::Ask(_) => {
+                    asked += 1;
+                    assert!(asked < 100, "without end");
+                    let state = Balancer { nonce: Some(asked.to_string()), workers: Vec::new() };
+                    let body = render("web", &state).into_bytes();
+                    let answer = Response { status: 200, body, ..Response::default() };
+                    machine.answered(&answer, now, 0);
+                }
+            }
+        }
+        assert!(machine.news().len() < 50);
+    }
+}

@@ -11,14 +11,17 @@ use crate::url::Url;
 impl Machine {
     /// The file was read: what to do about it. `None`: it rests now.
     pub(super) fn decide(&mut self, want: &Want<Url>, written: bool, now: Mono) -> Option<Todo> {
+        self.settle();
         let seen = self.seen.as_ref()?;
         if !seen.ours {
             self.complain(NOT_OURS.to_owned());
             self.look_at = now.after(self.pace.every);
             return None;
         }
-        // What was just written goes through its steps before anything newer is written.
-        if !(written && self.owed) {
+        // What was just written goes through its steps, and into the copy, before anything newer is written: where
+        // there is always something newer the copy would grow old.
+        let copied = !self.ways.reload || self.good.as_ref() == Some(&seen.bytes);
+        if !(written && (self.owed || !copied)) {
             self.change_at = None;
             let changes = diff(&want.servers, &have(&seen.servers, want), want.settled);
             if self.stale || !changes.is_empty() {
@@ -48,11 +51,7 @@ impl Machine {
             Some(_) => {}
             None => self.owed = false,
         }
-        let servers = &self.seen.as_ref()?.servers;
-        if self.taken != *servers {
-            self.taken = servers.clone();
-            self.views_moved = true;
-        }
+        self.settle();
         if self.ways.reload && self.good.as_ref() != Some(&Some(bytes.clone())) {
             return Some(Todo::Write(Part::Good, bytes));
         }
@@ -62,6 +61,17 @@ impl Machine {
         }
         self.look_at = now.after(self.pace.every);
         None
+    }
+
+    /// What has all steps behind it is in force.
+    fn settle(&mut self) {
+        if let Some(seen) = &self.seen
+            && !self.owed
+            && self.taken != seen.servers
+        {
+            self.taken = seen.servers.clone();
+            self.views_moved = true;
+        }
     }
 
     /// `todo`, or none until the gap is over.

@@ -84,14 +84,18 @@ impl Machine {
         let (servers, ours) = match read {
             Some(Some(servers)) => (servers, true),
             Some(None) => (before.servers, before.ours && !first),
+            // It was lost while we were away: what it had is in the copy, and may be in force still.
+            None if first => (self.copied(), true),
             None => (before.servers, true),
         };
         self.stale = true;
         self.views_moved = true;
         if first {
             self.owed = bytes.is_some() && self.ways.reload && self.good.as_ref() != Some(&bytes);
-            if !self.owed {
-                self.taken = servers.clone();
+            match self.owed {
+                // Not known to be good, but better than an empty one.
+                true => self.before.clone_from(&bytes),
+                false => self.taken = servers.clone(),
             }
         } else {
             self.owed = self.first_step().is_some();
@@ -133,7 +137,7 @@ impl Machine {
     /// All steps are behind it.
     fn passed(&mut self) {
         self.owed = false;
-        self.phase = Phase::Looked { written: false };
+        self.phase = Phase::Looked { written: true };
     }
 
     /// The old file comes back: with this one the next reload by anybody, or the next start, would fail.
@@ -146,6 +150,12 @@ impl Machine {
             self.fail(&format!("{}, the old file is put back: {why}", what(&Asked::Test)), now, random);
             self.phase = Phase::Restore(old);
         }
+    }
+
+    /// The servers of the copy.
+    fn copied(&self) -> Servers {
+        let copy = self.good.as_ref().and_then(Option::as_ref);
+        copy.and_then(|bytes| self.layout.read(bytes)).unwrap_or_default()
     }
 
     fn current_generation(&self) -> String {
