@@ -96,7 +96,8 @@ fn section(out: &mut String, role: &Role) {
         let default = match (opt.default, opt.repeat) {
             (_, true) => "repeatable".to_owned(),
             ("", false) => String::new(),
-            (default, false) => escaped(default),
+            // A long one may be broken behind a colon: there is no room for it in one piece.
+            (default, false) => escaped(default).replace(':', ":\\:"),
         };
         let _ = writeln!(out, ".It Cm {} Ta{argument} Ta {default}", opt.name);
     }

@@ -5,6 +5,10 @@
     feature = "listen",
     feature = "haproxy",
     feature = "exec",
+    feature = "apache",
+    feature = "nginx",
+    feature = "caddy",
+    feature = "file",
     feature = "proxy"
 ))]
 

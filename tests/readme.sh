@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Tries the README: each of its blocks that is marked `<!-- tried: ... -->` is run as it stands there, in order, as its
-# reader would: with HAProxy, a name server's worth of /etc/hosts and a backend, in namespaces of its own, so that the
+# reader would: with HAProxy, Apache, nginx and Caddy, a name server's worth of /etc/hosts and a backend, in namespaces of its own, so that the
 # real paths, ports and addresses of the text are used and nothing of this machine is touched.
 #
 #   repository              run in the root of the repository, to a good end
@@ -11,7 +11,7 @@
 #   output                  not run: each line is one of the last block, or of the background, numbers aside
 #   write FILE              written to FILE, a program
 #   shows "TEXT"...         run, again for a while if need be, until its output has every TEXT
-#   append FILE             appended to FILE; HAProxy is started with its own configuration
+#   append FILE             appended to FILE; the server whose configuration that is gets started
 #   check FILE              written to FILE, which `beacond check` must approve
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -40,7 +40,7 @@ cleanup() {
 trap cleanup EXIT
 
 # The reader's machine: an /etc with little in it, an empty /run and /usr/local/bin, two names, one network.
-mkdir -p "$box/etc/haproxy" "$box/bin" "$box/home" "$box/www"
+mkdir -p "$box/etc/"{haproxy,apache2,nginx/conf.d,caddy} "$box/bin" "$box/home" "$box/www"
 for name in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl; do
   if [ -e "/etc/$name" ]; then cp -rL "/etc/$name" "$box/etc/" 2>/dev/null || true; fi
 done
@@ -65,6 +65,32 @@ defaults
     timeout connect 1s
     timeout client 5s
     timeout server 5s
+END
+cat >/etc/apache2/apache2.conf <<END
+ServerRoot $box/etc/apache2
+ServerName balancer.example
+PidFile /run/apache2.pid
+ErrorLog /run/apache2.log
+DefaultRuntimeDir /run
+Mutex file:/run default
+END
+for module in mpm_event authn_core authz_core authz_host proxy proxy_http slotmem_shm proxy_balancer lbmethod_byrequests; do
+  echo "LoadModule ${module}_module /usr/lib/apache2/modules/mod_$module.so" >>/etc/apache2/apache2.conf
+done
+cat >/etc/nginx/nginx.conf <<END
+user root;
+pid /run/nginx.pid;
+error_log /run/nginx.log;
+events { }
+http {
+    access_log off;
+    client_body_temp_path /run/nginx.1;
+    proxy_temp_path /run/nginx.2;
+    fastcgi_temp_path /run/nginx.3;
+    uwsgi_temp_path /run/nginx.4;
+    scgi_temp_path /run/nginx.5;
+    include /etc/nginx/conf.d/*.conf;
+}
 END
 echo well >"$box/www/health"
 for address in 127.0.0.1 10.0.0.1; do
@@ -115,6 +141,30 @@ was_output() {
   while IFS= read -r line; do grep -qxF -- "$line" "$box/alike" || return 1; done < <(alike <<<"${block%$'\n'}")
 }
 
+# Runs the server that has this configuration; what would give up root, as somebody else from the start, for in a
+# namespace there may be nobody to become.
+serve() {
+  local other=(unshare --user --map-user=33 --map-group=33)
+  case $1 in
+    */haproxy.cfg) exec haproxy -W -f "$1" ;;
+    */apache2.conf) exec "${other[@]}" apache2 -f "$1" -DFOREGROUND ;;
+    */nginx/*)
+      until [ -e /etc/nginx/web.members ]; do sleep 0.1; done
+      exec "${other[@]}" nginx -e /run/nginx.log -g 'daemon off;'
+      ;;
+    */caddy.json) HOME=$box/home exec caddy run --config "$1" ;;
+  esac
+}
+
+# Whether it has started.
+serves() {
+  case $1 in
+    */haproxy.cfg) [ -S /run/haproxy/admin.sock ] ;;
+    */apache2.conf) curl -sf http://127.0.0.1:8081/balancer-manager ;;
+    */caddy.json) curl -sf http://127.0.0.1:2019/config/ ;;
+  esac
+}
+
 try() {
   cd "$box/home"
   output=$box/output.$number
@@ -160,10 +210,12 @@ try() {
       ;;
     append*)
       printf '%s\n' "$block" >>"${mark#append }"
-      haproxy -W -f /etc/haproxy/haproxy.cfg >"$output" 2>&1 &
+      serve "${mark#append }" >"$output" 2>&1 &
       pids+=($!)
-      for _ in {1..100}; do [ -S /run/haproxy/admin.sock ] && return; sleep 0.1; done
-      fail "HAProxy did not start"
+      # nginx waits for the file that the next block makes.
+      if [[ $mark = *nginx* ]]; then return; fi
+      for _ in {1..100}; do serves "${mark#append }" >/dev/null 2>&1 && return; sleep 0.1; done
+      fail "the server did not start"
       ;;
     check*)
       printf '%s\n' "$block" >"${mark#check }"

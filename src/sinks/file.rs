@@ -33,7 +33,9 @@ pub const ROLE: Role = Role {
             hosts: a line for each address, with one name for all. Addresses only; members with weight 0 are left out.\n\n\
             json: an object with balancer and members; each of those has url, scheme, host, port, weight and state, which \
             is up or draining.\n\n\
-            lines: URL and weight of each member that is up, separated by a blank.",
+            lines: URL and weight of each member that is up, separated by a blank.\n\n\
+            Who fell silent is left out of all; who said goodbye, too, but in envoy and json, where it is draining until \
+            it is forgotten.",
     options: &[
         Opt {
             name: "file",

@@ -22,7 +22,7 @@ pub const ROLE: Role = Role {
     summary: "make an upstream of nginx follow the members",
     about: "Writes the server lines of an nginx upstream into a file of its own, which the configuration includes: \
             upstream web { zone web 64k; include /etc/nginx/web.members; }. After a change the file is replaced as a \
-            whole, tested, and nginx is told to reload; if the test fails the old file comes back. Changes that come \
+            whole, tested, and nginx is told to reload; if the test fails the last file that passed comes back. Changes that come \
             close together share a reload, and reloads keep a distance, for each leaves workers behind that finish \
             their connections. Without members nginx answers 502. A member with weight 0 is marked down, one that said \
             goodbye or fell silent is left out. Members must be IP addresses. What has passed the test and the reload \

@@ -28,9 +28,9 @@ pub const ROLE: Role = Role {
     about: "Adds, enables, weighs, drains and disables members of one balancer of an unmodified Apache httpd 2.4 through \
             its balancer-manager, so that they match the members of a balancer here. After every change, and at every \
             interval, it reads back what Apache has: a restarted Apache is filled again at once. Apache cannot remove \
-            members at run time, so those that are gone stay disabled; growth on its balancer must leave room for all \
-            there will ever be. Members that no announcement names are left alone, and so is what an operator has \
-            stopped, or has disabled while beacond looked on. Weights from 1 to 100 are taken over as load factors, larger ones \
+            members at run time, so those that are gone stay disabled; ProxySet growth=N on its balancer must leave room for \
+            all there will ever be. Members that no announcement names are left alone, and so is what an operator has \
+            stopped, or has disabled after it had served. Weights from 1 to 100 are taken over as load factors, larger ones \
             count as 100, and a weight of 0 drains. Members are http, https or ajp; an https member needs SSLProxyEngine.",
     options: &[
         Opt {
@@ -38,7 +38,7 @@ pub const ROLE: Role = Role {
             arg: "URL",
             repeat: false,
             default: "",
-            help: "The balancer-manager, as http://127.0.0.1/balancer-manager. Required.",
+            help: "The balancer-manager, as http://127.0.0.1/balancer-manager; http only, without a query. Required.",
         },
         Opt {
             name: "balancer",

@@ -28,14 +28,15 @@ pub const ROLE: Role = Role {
             change it; upstreams that no announcement has named are kept where they are. A restarted Caddy, \
             which forgets the members unless it runs with --resume, is filled again at once. Each change makes Caddy \
             load its configuration anew, which ends idle connections of clients and web sockets: see min-gap. Give the \
-            handler an @id in Caddy's JSON.",
+            handler an \"@id\" in Caddy's JSON; a Caddyfile cannot have one (caddy adapt turns it into JSON).",
     options: &[
         Opt {
             name: "url",
             arg: "URL",
             repeat: false,
             default: "http://127.0.0.1:2019",
-            help: "Caddy's admin API. Caddy answers only to hosts that it knows itself by.",
+            help: "Caddy's admin API; http only. Caddy refuses requests by a name or address that its admin.listen and \
+                   admin.origins do not have.",
         },
         Opt {
             name: "id",
