@@ -154,7 +154,7 @@ fn caddy_killed_is_filled_again_and_frozen_is_waited_for() {
     scene.caddy.signal("CONT");
     beacond.line_after(mark, "Caddy is back");
     wait_until("what had changed is done", || !scene.caddy.has(other.addr));
-    assert!(scene.serves(&backend));
+    wait_until("Caddy serves", || scene.serves(&backend));
 }
 
 #[test]

@@ -187,7 +187,7 @@ fn nothing_is_written_when_nothing_changes_and_a_restart_empties_nothing() {
     }
     assert_eq!((stamp(), writes(&first)), (before, written));
     first.kill();
-    let second = beacond(dir.path(), &file, "--timeout 1", "json");
+    let second = beacond(dir.path(), &file, "--timeout 5", "json");
     let sender = Sender::new(second.listening());
     wait_until("one is heard", || {
         sender.announce(&url(1), "");
