@@ -90,7 +90,7 @@ impl Scene {
 #[test]
 fn appears_falls_silent_returns_and_says_goodbye() {
     let (scene, beacond) = Scene::new("--timeout 1", QUICK);
-    assert_eq!(status_of(scene.nginx.web), 502, "nobody there");
+    wait_until("nobody is there", || status_of(scene.nginx.web) == 502);
     let backend = Backend::start(own_ip());
     let sender = Sender::new(beacond.listening());
     let keep = |until: &dyn Fn() -> bool, what: &str| {
