@@ -9,6 +9,7 @@
     feature = "nginx",
     feature = "caddy",
     feature = "file",
+    feature = "etcd",
     feature = "proxy"
 ))]
 

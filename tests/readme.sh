@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Tries the README: each of its blocks that is marked `<!-- tried: ... -->` is run as it stands there, in order, as its
-# reader would: with HAProxy, Apache, nginx and Caddy, a name server's worth of /etc/hosts and a backend, in namespaces of its own, so that the
-# real paths, ports and addresses of the text are used and nothing of this machine is touched.
+# reader would: with HAProxy, Apache, nginx, Caddy and etcd, a name server's worth of /etc/hosts and a backend, in namespaces
+# of its own, so that the real paths, ports and addresses of the text are used and nothing of this machine is touched.
 #
 #   repository              run in the root of the repository, to a good end
 #   exit                    run, to a good end
 #   until "TEXT"            run in the background until its output has TEXT; it stays until the end
-#   instead "TEXT"          the same, in the place of the receiver that runs
+#   instead "TEXT"          the same, in the place of the receivers that run
 #   said "TEXT"...          run, again for a while if need be, until what runs in the background has said every TEXT
 #   output                  not run: each line is one of the last block, or of the background, numbers aside
 #   write FILE              written to FILE, a program
@@ -51,6 +51,7 @@ mount -t tmpfs none /usr/local/bin
 mkdir -p /run/haproxy
 ip link set lo up
 ip address add 10.0.0.1/8 dev lo
+ip address add 10.0.0.2/8 dev lo
 printf '#!/bin/sh\nexec "$@"\n' >"$box/bin/sudo"
 chmod +x "$box/bin/sudo"
 PATH=$box/bin:/usr/local/bin:$PATH:/usr/sbin
@@ -174,12 +175,13 @@ try() {
     exit) bash -euo pipefail -c "$block" >"$output" 2>&1 || fail "status $?" ;;
     until* | instead*)
       if [[ $mark = instead* ]]; then
-        kill -TERM -- "-$receiver"
-        wait "$receiver" 2>/dev/null || true
+        for receiver in "${receivers[@]}"; do kill -TERM -- "-$receiver"; done
+        for receiver in "${receivers[@]}"; do wait "$receiver" 2>/dev/null || true; done
+        receivers=()
       fi
       bash -euo pipefail -c "$block" >"$output" 2>&1 &
       pids+=($!) running+=("$output")
-      if [[ $block = *"beacond listen"* || $mark = instead* ]]; then receiver=$!; fi
+      if [[ $block = *"beacond listen"* || $mark = instead* ]]; then receivers+=($!); fi
       for _ in {1..200}; do has_all && return; sleep 0.1; done
       fail "never said: ${mark#until }"
       ;;
@@ -226,7 +228,7 @@ try() {
   esac
 }
 
-running=() receiver='' last=/dev/null
+running=() receivers=() last=/dev/null
 number=0 mark='' block='' inside=''
 while IFS= read -r line; do
   case $line in
