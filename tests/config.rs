@@ -112,7 +112,7 @@ fn mistakes_on_a_command_line() {
         ("lisen", "argument 1 ('lisen'): unknown role: did you mean listen?"),
         (
             "zzzzzzzz",
-            "argument 1 ('zzzzzzzz'): unknown role: wanted one of announce, listen, haproxy, apache, nginx, caddy, file, etcd, etcd-watch, exec, proxy",
+            "argument 1 ('zzzzzzzz'): unknown role: wanted one of announce, listen, haproxy, apache, caddy, nginx, file, etcd, etcd-watch, exec, proxy",
         ),
         ("statu", "argument 1 ('statu'): unknown role: did you mean status?"),
         ("--log-stamp status", "argument 2 ('status'): wanted the tool as first argument"),

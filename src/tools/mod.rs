@@ -8,5 +8,6 @@ pub mod demo;
 #[cfg(feature = "proxy")]
 pub mod explain;
 pub mod keygen;
+pub mod rows;
 pub mod status;
 pub mod trace;
