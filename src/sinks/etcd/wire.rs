@@ -10,7 +10,7 @@
 //! written with the writer of JSON strings, replies read as `serde_json` values. Nothing here decides or sends.
 
 use super::base64::{decode, encode};
-use crate::bytes::{JsonStr, Printable};
+use crate::bytes::{JsonStr, Printable, is_bulky_json};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -190,7 +190,7 @@ pub const WHO: i64 = 16;
 /// # Errors
 /// Another status than 200, or no JSON.
 pub fn reply(status: u16, body: &[u8]) -> Result<Value, Fault> {
-    if is_bulky(body) {
+    if is_bulky_json(body) {
         return Err(Fault::odd("more than there is room for"));
     }
     let value: Result<Value, _> = serde_json::from_slice(body);
@@ -200,12 +200,6 @@ pub fn reply(status: u16, body: &[u8]) -> Result<Value, Fault> {
         Err(_) if status == 200 => Err(Fault::odd("no JSON")),
         Err(_) => Err(Fault { code: 0, text: format!("etcd answers with status {status}") }),
     }
-}
-
-/// Whether there are so many values in it that they would take a hundred times its size.
-fn is_bulky(body: &[u8]) -> bool {
-    let count = |these: &[u8]| body.iter().filter(|b| these.contains(b)).count();
-    count(b"{[") > MOST_ROWS || count(b",") > 8 * MOST_ROWS
 }
 
 /// In a stream the words stand one level down, under other names.
@@ -340,8 +334,6 @@ fn whole(value: Option<&Value>) -> Option<i64> {
     }
 }
 
-/// More keys do not fit into an answer of the greatest length, for a key is a line of three hundred characters.
-const MOST_ROWS: usize = 1 << 16;
 /// Nobody asks for as many leases at once as this.
 const MOST_KEPT: usize = 1024;
 /// A signed token has some hundred bytes.
