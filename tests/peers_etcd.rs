@@ -12,6 +12,7 @@ mod common;
 use common::daemon::{Daemon, private_file, secret_file};
 use common::etcd::Etcd;
 use common::sender::{Sender, now_us};
+use common::standin::{StandIn, response};
 use common::tcp::Upstream;
 use common::{PATIENCE, free_port, own_ip, wait_until};
 use std::io::{BufRead, BufReader};
@@ -537,4 +538,49 @@ fn who_is_heard_by_nobody_after_a_reload_is_not_kept_alive() {
     config("");
     beacond.signal("HUP");
     wait_until("its lease runs out", || scene.key(&url).is_none());
+}
+
+#[test]
+fn garbage_is_survived_within_bounds_and_the_end_is_not_held_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut turn = 0;
+    let json = |body: &str| response(200, "application/json", body);
+    let liar = StandIn::start(move |_| {
+        turn += 1;
+        match turn % 8 {
+            0 => json("<html>"),
+            1 => json("{}"),
+            2 => Vec::new(),
+            // Sixteen megabytes that come to more than a gigabyte once they are read.
+            3 => json(&format!("{{\"responses\":[{}0]}}", "{\"\":0},".repeat((16 << 20) / 7 - 9))),
+            4 => json(&" ".repeat(17 << 20)),
+            5 => response(401, "application/json", "{\"error\":\"x\",\"code\":16}"),
+            6 => json("{\"token\":\"a\\r\\nb\",\"header\":{\"revision\":\"-1\"},\"responses\":[{},{},null]}"),
+            _ => b"SSH-2.0-x\r\n".to_vec(),
+        }
+    });
+    let auth = private_file(dir.path(), "auth", "root:hush hush\n");
+    let file = dir.path().join("members");
+    let etcd = format!("--endpoint http://{} --auth-file {auth} --every 100ms", liar.addr);
+    let line = format!(
+        "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --secret-file {} + etcd {etcd} \
+         + etcd-watch {etcd} --balancer other + file --file {} --format lines",
+        secret_file(dir.path()),
+        file.display()
+    );
+    let beacond = Daemon::start(dir.path(), &line);
+    let sender = Sender::new(beacond.listening());
+    wait_until("it was told a lot", || liar.asked().len() >= 24);
+    sender.announce(&url(8094), "");
+    wait_until("a file beside is written", || {
+        std::fs::read_to_string(&file).is_ok_and(|t| t.contains(":8094 "))
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", beacond.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak < 150_000, "{peak} kB");
+    assert!(!beacond.log().iter().any(|line| line.contains("hush")), "no secrets in the log");
+    let start = Instant::now();
+    assert_eq!(beacond.stop(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
