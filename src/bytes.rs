@@ -191,6 +191,16 @@ fn hex_value(digit: u8) -> Option<u8> {
     char::from(digit).to_digit(16).and_then(|v| u8::try_from(v).ok())
 }
 
+/// Whether there are so many values in a JSON text that, read, they would take a hundred times its size.
+#[must_use]
+pub fn is_bulky_json(text: &[u8]) -> bool {
+    let count = |these: &[u8]| text.iter().filter(|b| these.contains(b)).count();
+    count(b"{[") > MOST_JSON || count(b",") > 8 * MOST_JSON
+}
+
+/// No list that we read has more entries.
+const MOST_JSON: usize = 1 << 16;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ mod common;
 use common::daemon::{Daemon, private_file, secret_file};
 use common::etcd::Etcd;
 use common::sender::{Sender, now_us};
+use common::standin::{StandIn, response};
 use common::tcp::Upstream;
 use common::{PATIENCE, free_port, own_ip, wait_until};
 use std::io::{BufRead, BufReader};
@@ -369,6 +370,36 @@ fn who_asks_is_told_and_told_again() {
 }
 
 #[test]
+fn a_token_that_ran_out_or_that_is_worth_nothing_any_more_is_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut scene = Scene { etcd: Etcd::start_signing(dir.path(), 2), dir };
+    scene.etcd.demand_login("hush hush");
+    let auth = private_file(scene.path(), "auth", "root:hush hush\n");
+    let beacond = scene.writer("--timeout 3", &format!("--auth-file {auth} --every 200ms"));
+    let (reader, _) = scene.reader(&format!("--auth-file {auth}"));
+    let count = |etcd: &mut Etcd| {
+        etcd.log_in("hush hush");
+        etcd.keys(MEMBERS).len()
+    };
+    let _first = Heart::beat(beacond.listening(), vec![url(8090)], Duration::from_millis(200));
+    wait_until("it is there", || count(&mut scene.etcd) == 1);
+    // Every change of users or roles makes all tokens old.
+    scene.etcd.add_role("another", "hush hush");
+    let _second = Heart::beat(beacond.listening(), vec![url(8091)], Duration::from_millis(200));
+    wait_until("both are there", || count(&mut scene.etcd) == 2);
+    wait_until("and followed", || reader.counter("member.added") == 2);
+    let start = Instant::now();
+    wait_until("tokens run out", || start.elapsed() > Duration::from_secs(3));
+    let _third = Heart::beat(beacond.listening(), vec![url(8092)], Duration::from_millis(200));
+    wait_until("all are there", || count(&mut scene.etcd) == 3);
+    wait_until("and followed", || reader.counter("member.added") == 3);
+    for daemon in [&beacond, &reader] {
+        let trouble = daemon.log().into_iter().find(|line| line.contains("etcd says"));
+        assert_eq!(trouble, None, "nothing to complain about");
+    }
+}
+
+#[test]
 fn nothing_is_written_while_nothing_changes() {
     let scene = Scene::new();
     // Announcements go on, and leases are kept; the marks of members that are up are not asked for.
@@ -467,4 +498,89 @@ fn a_member_cannot_keep_itself_alive() {
         "check etcd-watch --endpoint http://127.0.0.1:1 + etcd --endpoint http://127.0.0.1:1 --cluster copy",
     );
     assert!(out.status.success(), "a copy for others is fine: {out:?}");
+}
+
+#[test]
+fn what_would_mix_up_keys_is_refused() {
+    let at = "--endpoint http://127.0.0.1:1";
+    for (line, wanted) in [
+        (format!("etcd-watch {at} --prefix /beacond/ + etcd {at}"), "another cluster or prefix"),
+        (format!("etcd-watch {at} --balancer balancer://default + etcd {at}"), "another cluster or prefix"),
+        (format!("etcd-watch {at} + etcd-watch {at} --cluster b"), "another balancer than"),
+        // Where the marks of web are.
+        (format!("etcd {at} --balancer ts/web"), "replay marks"),
+        (format!("etcd {at} --balancer web --prefix /beacond/default --cluster ts"), "replay marks"),
+        (format!("etcd-watch {at} --balancer ts"), "replay marks"),
+    ] {
+        let out = common::daemon::run(&format!("check {line}"));
+        let said = String::from_utf8_lossy(&out.stderr).into_owned();
+        assert!(!out.status.success() && said.contains(wanted), "{line}: {said}");
+    }
+}
+
+#[test]
+fn who_is_heard_by_nobody_after_a_reload_is_not_kept_alive() {
+    let scene = Scene::new();
+    let config = |listen: &str| {
+        private_file(
+            scene.path(),
+            "conf",
+            &format!("{listen}\n[etcd]\nendpoint {}\nevery 200ms\n", scene.etcd.url()),
+        )
+    };
+    let secret = secret_file(scene.path());
+    let path =
+        config(&format!("[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nsecret-file {secret}\ntimeout 2"));
+    let beacond = Daemon::start(scene.path(), &format!("-c {path}"));
+    let url = url(8093);
+    Sender::new(beacond.listening()).announce(&url, "");
+    wait_until("it is there", || scene.key(&url).is_some());
+    config("");
+    beacond.signal("HUP");
+    wait_until("its lease runs out", || scene.key(&url).is_none());
+}
+
+#[test]
+fn garbage_is_survived_within_bounds_and_the_end_is_not_held_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut turn = 0;
+    let json = |body: &str| response(200, "application/json", body);
+    let liar = StandIn::start(move |_| {
+        turn += 1;
+        match turn % 8 {
+            0 => json("<html>"),
+            1 => json("{}"),
+            2 => Vec::new(),
+            // Sixteen megabytes that come to more than a gigabyte once they are read.
+            3 => json(&format!("{{\"responses\":[{}0]}}", "{\"\":0},".repeat((16 << 20) / 7 - 9))),
+            4 => json(&" ".repeat(17 << 20)),
+            5 => response(401, "application/json", "{\"error\":\"x\",\"code\":16}"),
+            6 => json("{\"token\":\"a\\r\\nb\",\"header\":{\"revision\":\"-1\"},\"responses\":[{},{},null]}"),
+            _ => b"SSH-2.0-x\r\n".to_vec(),
+        }
+    });
+    let auth = private_file(dir.path(), "auth", "root:hush hush\n");
+    let file = dir.path().join("members");
+    let etcd = format!("--endpoint http://{} --auth-file {auth} --every 100ms", liar.addr);
+    let line = format!(
+        "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --secret-file {} + etcd {etcd} \
+         + etcd-watch {etcd} --balancer other + file --file {} --format lines",
+        secret_file(dir.path()),
+        file.display()
+    );
+    let beacond = Daemon::start(dir.path(), &line);
+    let sender = Sender::new(beacond.listening());
+    wait_until("it was told a lot", || liar.asked().len() >= 24);
+    sender.announce(&url(8094), "");
+    wait_until("a file beside is written", || {
+        std::fs::read_to_string(&file).is_ok_and(|t| t.contains(":8094 "))
+    });
+    let status = std::fs::read_to_string(format!("/proc/{}/status", beacond.pid())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let peak: u64 = peak.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    assert!(peak < 150_000, "{peak} kB");
+    assert!(!beacond.log().iter().any(|line| line.contains("hush")), "no secrets in the log");
+    let start = Instant::now();
+    assert_eq!(beacond.stop(), Some(0));
+    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }

@@ -236,6 +236,8 @@ fn the_command_runs_after_each_change_until_it_succeeds() {
     wait_until("it has seen the member", || text(&log) == "http://127.7.4.1:80 5\n");
     let error = view(&first, &file, "http://127.7.4.1:80")["error"].clone();
     assert!(error.as_str().is_some_and(|e| e.contains("exit status 1")), "{error}");
+    let reload = first.log().into_iter().find(|line| line.contains("reload failed"));
+    assert_eq!(reload, None, "nothing is reloaded here");
     fs::write(&ok, "").unwrap();
     wait_until("it succeeds", || view(&first, &file, "http://127.7.4.1:80")["state"] == "up");
     wait_until("that is kept", || text(&dir.path().join(".lines.good")) == text(&file));

@@ -19,10 +19,10 @@ use common::{Answer, get, own_ip, status_of, wait_until};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 struct Scene {
     dir: tempfile::TempDir,
@@ -413,4 +413,109 @@ fn a_reload_is_verified_by_its_generation() {
     sender.announce(&other.url(), "");
     beacond.line("the reload did not take");
     assert_eq!(scene.view(&beacond, &other.url())["state"], "checking");
+}
+
+/// Waits longer than anything else does: for a command's deadline.
+#[track_caller]
+fn line_in_a_minute(beacond: &Daemon, fragment: &str) {
+    let start = Instant::now();
+    while !beacond.log().iter().any(|line| line.contains(fragment)) {
+        assert!(start.elapsed() < Duration::from_secs(60), "no line with {fragment:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A script that writes its number into a file and then hangs, with a child, while there is no file `fine`.
+fn hanging(dir: &Path, name: &str) -> (String, PathBuf) {
+    let (script, pid) = (dir.join(name), dir.join(format!("{name}.pid")));
+    let at = dir.display();
+    let body = format!("test -e {at}/fine && exit 0\necho $$ >{at}/{name}.pid\nsleep 1000 & wait\n");
+    fs::write(&script, body).unwrap();
+    (format!("sh {}", script.display()), pid)
+}
+
+#[test]
+fn commands_that_hang_are_killed_at_their_deadline_and_hold_up_nobody() {
+    let scene = Scene::cold();
+    let at = scene.path().display();
+    let (test, test_pid) = hanging(scene.path(), "test");
+    let (then, then_pid) = hanging(scene.path(), "then");
+    let mut words = args(&format!(
+        "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --secret-file {} + nginx {QUICK} --file {at}/web.members \
+         --reload /bin/true --test X + file --file {at}/with --format lines --then X + file --file {at}/quick \
+         --format lines",
+        secret_file(scene.path()),
+    ));
+    let mut commands = [test, then].into_iter();
+    words.iter_mut().filter(|word| *word == "X").for_each(|word| *word = commands.next().unwrap());
+    let beacond = Daemon::start_args(scene.path(), &words);
+    let sender = Sender::new(beacond.listening());
+    sender.announce("http://127.8.1.1:80", "");
+    wait_until("both commands run", || test_pid.exists() && then_pid.exists());
+    let hung = [test_pid, then_pid].map(|pid| {
+        common::wait_for("its number is there", || fs::read_to_string(&pid).ok()?.trim().parse::<u32>().ok())
+    });
+    let quick = scene.path().join("quick");
+    let mut worst = Duration::ZERO;
+    for n in 2..=21 {
+        let start = Instant::now();
+        sender.announce(&format!("http://127.8.1.{n}:80"), "");
+        wait_until("it is there", || {
+            fs::read_to_string(&quick).unwrap_or_default().contains(&format!("127.8.1.{n}:80 "))
+        });
+        worst = worst.max(start.elapsed());
+    }
+    assert!(worst < Duration::from_millis(500), "{worst:?}");
+    line_in_a_minute(&beacond, "the test failed, the old file is put back: killed after 30 s");
+    line_in_a_minute(&beacond, "the command failed: killed after 30 s");
+    fs::write(scene.path().join("fine"), "").unwrap();
+    for pid in hung {
+        let group = format!("-{pid}");
+        wait_until("nothing is left of its group", || {
+            let alive = std::process::Command::new("kill").args(["-0", "--", &group]).output().unwrap();
+            !alive.status.success()
+        });
+    }
+    wait_until("and then all is well", || {
+        let member = beacond.member("default", "http://127.8.1.2:80");
+        member["sinks"]
+            .as_object()
+            .is_some_and(|sinks| sinks.len() == 3 && sinks.values().all(|s| s["state"] == "up"))
+    });
+}
+
+#[test]
+fn a_frozen_nginx_is_waited_for_and_holds_up_nobody() {
+    let mut scene = Scene::cold();
+    let at = scene.path().display().to_string();
+    let options = format!(
+        "{QUICK} --generation-file {at}/web.gen --verify http://{}/generation + file --file {at}/quick --format lines",
+        scene.nginx.web
+    );
+    let line = format!("--test X --reload {} {options}", scene.nginx.reload());
+    let mut words = args(&format!(
+        "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --secret-file {} + nginx --file {at}/web.members {line}",
+        secret_file(scene.path()),
+    ));
+    words.iter_mut().filter(|word| *word == "X").for_each(|word| *word = scene.nginx.test());
+    let beacond = Daemon::start_args(scene.path(), &words);
+    scene.nginx.run();
+    let (one, two) = (Backend::start(own_ip()), Backend::start(own_ip()));
+    let sender = Sender::new(beacond.listening());
+    sender.announce(&one.url(), "");
+    wait_until("nginx serves it", || scene.serves(&one));
+    wait_until("it is up", || scene.view(&beacond, &one.url())["state"] == "up");
+    scene.nginx.signal("STOP");
+    let (mark, start) = (beacond.mark(), Instant::now());
+    sender.announce(&two.url(), "");
+    let quick = scene.path().join("quick");
+    wait_until("the file beside has it", || {
+        fs::read_to_string(&quick).unwrap_or_default().contains(&two.addr.to_string())
+    });
+    assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());
+    beacond.line_after(mark, "the reload did not take");
+    assert_eq!(scene.view(&beacond, &two.url())["state"], "checking");
+    scene.nginx.signal("CONT");
+    wait_until("nginx serves it", || scene.serves(&two));
+    wait_until("it is up", || scene.view(&beacond, &two.url())["state"] == "up");
 }

@@ -194,6 +194,38 @@ fn an_etcd_that_grants_leases_and_knows_none_is_not_stormed() {
 }
 
 #[test]
+fn an_etcd_that_has_a_lease_and_says_that_it_ran_out_is_not_stormed() {
+    let mut world = World::new(10, 1);
+    world.senders = vec![Sender { up: true, ..Sender::new(1) }];
+    world.etcd.confused = true;
+    world.run(60 * SECOND);
+    assert!(world.etcd.calls < 600, "{} calls in a minute", world.etcd.calls);
+    assert_eq!(world.count("lease already exists"), 1, "{:?}", world.log);
+    world.etcd.confused = false;
+    world.run(31 * SECOND);
+    world.assert_converged();
+}
+
+#[test]
+fn a_store_that_was_restored_from_a_copy_and_is_past_what_we_know_is_read_anew() {
+    let mut world = World::new(11, 1);
+    world.senders = vec![Sender { up: true, ..Sender::new(1) }, Sender { up: true, ..Sender::new(2) }];
+    world.run(5 * SECOND);
+    world.assert_converged();
+    world.etcd.away = true;
+    world.run(SECOND);
+    // The copy lacks a member and has a key instead; all of it is older than what we read last.
+    let range = site().range(Layout::Plain);
+    let row = world.etcd.keys.remove(&format!("{range}{}", Sender::new(1).url())).unwrap();
+    world.etcd.keys.insert(format!("{range}old"), row);
+    world.etcd.revision += 5;
+    world.etcd.away = false;
+    world.run(10 * SECOND);
+    world.etcd.keys.remove(&format!("{range}old"));
+    world.assert_converged();
+}
+
+#[test]
 fn a_mark_from_a_wrong_clock_keeps_nobody_out() {
     let mut world = World::new(8, 1);
     let url = Sender::new(1).url();
@@ -518,6 +550,8 @@ struct Model {
     hasty: bool,
     /// It grants leases and then knows none of them.
     forgetful: bool,
+    /// It has every lease when one is to be granted, and none when it is to be kept.
+    confused: bool,
     refused: u32,
     calls: u32,
     txns: u32,
@@ -542,6 +576,7 @@ impl Model {
             pretends: false,
             hasty: false,
             forgetful: false,
+            confused: false,
             refused: 0,
             calls: 0,
             txns: 0,
@@ -592,7 +627,7 @@ impl Model {
             "/v3/lease/grant" => {
                 let ttl = u64::try_from(whole(&body["TTL"])).unwrap();
                 assert!(lease > 0 && (2..=9_000_000).contains(&ttl), "{lease} {ttl}");
-                if self.leases.contains_key(&lease) {
+                if self.confused || self.leases.contains_key(&lease) {
                     return Model::fault(412, 9, "etcdserver: lease already exists");
                 }
                 self.leases.insert(lease, (ttl, now.after(Duration::from_secs(ttl))));
@@ -634,7 +669,7 @@ impl Model {
         for line in body.lines() {
             let lease = whole(&serde_json::from_str::<Value>(line).unwrap()["ID"]);
             let mut result = json!({"ID": lease.to_string()});
-            if let Some((ttl, until)) = self.leases.get_mut(&lease) {
+            if let Some((ttl, until)) = self.leases.get_mut(&lease).filter(|_| !self.confused) {
                 *until = now.after(Duration::from_secs(*ttl));
                 result["TTL"] = ttl.to_string().into();
             }

@@ -240,10 +240,18 @@ fn distinct(roles: &[Section], addresses: &[Option<HostPort>]) -> Result<(), Err
     Ok(())
 }
 
-/// Refuses a sink and a watch of the same keys in etcd, for a member would keep itself alive; and two sinks.
-fn apart_in_etcd(section: &Section, earlier: &Section) -> Result<(), Error> {
-    let same = |name| section.text(name) == earlier.text(name);
+/// Refuses a sink and a watch of the same keys in etcd, for a member would keep itself alive; two sinks; and two watches
+/// of one balancer.
+fn apart_in_etcd<'a>(section: &'a Section, earlier: &'a Section) -> Result<(), Error> {
+    let plain = |text: &'a str| text.trim_start_matches("balancer://").trim_end_matches('/');
+    let same = |name| section.text(name).map(plain) == earlier.text(name).map(plain);
     let names = [section.role().name, earlier.role().name];
+    let watches = names.iter().all(|name| *name == "etcd-watch");
+    if watches && same("balancer") {
+        // Each would take out the other's members.
+        let wanted = format!("another balancer than {}", earlier.place_of("balancer"));
+        return Err(section.wrong("balancer", &wanted));
+    }
     let in_etcd = names.iter().all(|name| name.starts_with("etcd"));
     if in_etcd
         && ["balancer", "prefix", "cluster"].into_iter().all(same)

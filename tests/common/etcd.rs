@@ -16,13 +16,34 @@ pub struct Etcd {
     /// Where clients ask.
     pub addr: SocketAddr,
     token: Option<String>,
+    /// How it makes the tokens it gives out.
+    tokens: String,
 }
 
 impl Etcd {
     /// Starts one with its data in `dir`.
     pub fn start(dir: &Path) -> Etcd {
+        Etcd::start_with(dir, "simple")
+    }
+
+    /// Starts one whose tokens are signed, and so say of themselves what they are good for and how long.
+    pub fn start_signing(dir: &Path, seconds: u32) -> Etcd {
+        let file = |name: &str| dir.join(name).to_str().unwrap().to_owned();
+        let (private, public) = (file("jwt"), file("jwt.pub"));
+        for line in
+            [format!("genrsa -out {private} 2048"), format!("rsa -in {private} -pubout -out {public}")]
+        {
+            let out = Command::new("openssl").args(line.split(' ')).output().expect("openssl is installed");
+            assert!(out.status.success(), "{out:?}");
+        }
+        let tokens = format!("jwt,pub-key={public},priv-key={private},sign-method=RS256,ttl={seconds}s");
+        Etcd::start_with(dir, &tokens)
+    }
+
+    fn start_with(dir: &Path, tokens: &str) -> Etcd {
         let addr = SocketAddr::new(own_ip().into(), 2379);
-        let mut etcd = Etcd { dir: dir.join(format!("etcd-{}", addr.ip())), child: None, addr, token: None };
+        let dir = dir.join(format!("etcd-{}", addr.ip()));
+        let mut etcd = Etcd { dir, child: None, addr, token: None, tokens: tokens.to_owned() };
         etcd.run();
         etcd
     }
@@ -43,7 +64,7 @@ impl Etcd {
             ])
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
-            .args(["--initial-cluster", &format!("t={peer}"), "--auth-token", "simple"])
+            .args(["--initial-cluster", &format!("t={peer}"), "--auth-token", &self.tokens])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
@@ -147,6 +168,12 @@ impl Etcd {
         self.token = None;
         let reply = self.call("/v3/auth/authenticate", &json!({"name": "root", "password": password}));
         self.token = Some(reply["token"].as_str().expect("a token").to_owned());
+    }
+
+    /// Changes who may what: tokens that are signed are worth nothing from then on.
+    pub fn add_role(&mut self, name: &str, password: &str) {
+        self.call("/v3/auth/role/add", &json!({"name": name}));
+        self.log_in(password);
     }
 
     /// Forgets every token that it has given out.

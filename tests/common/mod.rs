@@ -62,11 +62,15 @@ pub fn wait_for<T>(what: &str, mut state: impl FnMut() -> Option<T>) -> T {
 /// An address in 127/8 that this process has not handed out before.
 pub fn own_ip() -> Ipv4Addr {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let mix = (std::process::id().wrapping_mul(0x9e37) ^ 0x0055_aa00).wrapping_add(n);
-    let [_, a, b, c] = mix.to_be_bytes();
-    // Never 127.0.0.x, and never .0 or .255 at the end.
-    Ipv4Addr::new(127, a | 0x40, b, c.clamp(1, 254))
+    loop {
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let mix = (std::process::id().wrapping_mul(0x9e37) ^ 0x0055_aa00).wrapping_add(n);
+        let [_, a, b, c] = mix.to_be_bytes();
+        // Never 127.0.0.x, and never .0 or .255 at the end: bent to their neighbours they would be handed out twice.
+        if (1..=254).contains(&c) {
+            return Ipv4Addr::new(127, a | 0x40, b, c);
+        }
+    }
 }
 
 /// A free TCP port on `ip`.

@@ -78,6 +78,12 @@ impl NginxHttp {
         }
     }
 
+    /// A signal to master and workers: STOP or CONT.
+    pub fn signal(&self, name: &str) {
+        let group = format!("-{}", self.child.as_ref().expect("nginx runs").id());
+        assert!(Command::new("kill").args([&format!("-{name}"), "--", &group]).status().unwrap().success());
+    }
+
     /// How often it has reloaded.
     pub fn reloads(&self) -> usize {
         let log = std::fs::read_to_string(self.dir.join("error.log")).unwrap_or_default();

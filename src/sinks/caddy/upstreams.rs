@@ -7,6 +7,7 @@
 //! Entries that are not ours keep their fields and their place. Caddy takes a list with any text as an address and
 //! answers 200, so only what was a member's url is written.
 
+use crate::bytes::is_bulky_json;
 use crate::url::Url;
 use serde_json::{Map, Value};
 
@@ -22,6 +23,9 @@ impl Upstreams {
     /// Reads the list. `None`: it is something else.
     #[must_use]
     pub fn read(text: &[u8]) -> Option<Upstreams> {
+        if is_bulky_json(text) {
+            return None;
+        }
         let (entries, missing) = match serde_json::from_slice(text).ok()? {
             Value::Null => (Vec::new(), true),
             Value::Array(entries) if entries.iter().all(Value::is_object) => (entries, false),
@@ -57,6 +61,7 @@ fn dial(entry: &Value) -> Option<String> {
 /// What went wrong, in Caddy's words: `{"error":"unknown object ID 'web'"}`.
 #[must_use]
 pub fn complaint(text: &[u8]) -> Option<String> {
+    let text = Some(text).filter(|text| !is_bulky_json(text))?;
     let Ok(Value::Object(answer)) = serde_json::from_slice(text) else { return None };
     let said: String = answer.get("error")?.as_str()?.chars().filter(|c| !c.is_control()).take(200).collect();
     Some(said)
@@ -102,5 +107,8 @@ mod tests {
         }
         assert_eq!(complaint(br#"{"error":"unknown object ID 'x'"}"#).unwrap(), "unknown object ID 'x'");
         assert_eq!(complaint(b"<html>"), None);
+        let bulky = format!("[{}{{}}]", "{},".repeat(1 << 16));
+        assert_eq!(Upstreams::read(bulky.as_bytes()), None, "{} bytes, and 40 MB read", bulky.len());
+        assert_eq!(complaint(format!("{{\"error\":\"x\",\"y\":{bulky}}}").as_bytes()), None);
     }
 }

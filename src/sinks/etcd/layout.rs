@@ -153,6 +153,7 @@ pub fn read_url(key: &str, range: &str) -> Option<Url> {
 /// The card of a member from its value in the plain layout; none if it is of somebody else's making.
 #[must_use]
 pub fn read_card(url: &Url, value: &[u8]) -> Option<Card> {
+    let value = Some(value).filter(|value| value.len() <= LONGEST_CARD)?;
     let value: serde_json::Value = serde_json::from_slice(value).ok()?;
     let number = |name: &str| value.get(name).map_or(Some(0), serde_json::Value::as_u64);
     let host = value.get("host").map_or(Some(""), serde_json::Value::as_str)?;
@@ -193,6 +194,8 @@ fn skydns(url: &Url, card: &Card) -> String {
     )
 }
 
+/// A url and a host name at their longest, every character of the latter escaped, are shorter.
+const LONGEST_CARD: usize = 4096;
 /// The folder of the marks, and so no name for a balancer here.
 pub const MARKS: &str = "ts";
 
@@ -287,6 +290,7 @@ mod tests {
             r#"{"url":"http://10.0.0.5:8080"}"#,
             r#"{"url":"http://10.0.0.5:8080","weight":257}"#,
             r#"{"url":"http://10.0.0.5:8080","weight":-1}"#,
+            &format!(r#"{{"url":"http://10.0.0.5:8080","weight":1,"more":[{}0]}}"#, "0,".repeat(2_100)),
         ] {
             assert_eq!(read_card(&a, bad.as_bytes()), None, "{bad}");
         }

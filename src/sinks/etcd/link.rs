@@ -139,10 +139,10 @@ impl Link {
     /// Whether etcd wants to be told who asks, once more or at last.
     fn wants_token(&self, response: &Response) -> bool {
         let fault = || wire::reply(response.status, &response.body).err();
+        // Users or roles have changed since a token was signed: that is said like any other fault of a request.
         self.login.is_some()
             && response.status != 200
-            && fault()
-                .is_some_and(|fault| fault.code == wire::WHO || self.open && fault.code == wire::INVALID)
+            && fault().is_some_and(|fault| matches!(fault.code, wire::WHO | wire::INVALID))
     }
 
     fn authenticated(&mut self, response: &Response, cx: &mut Cx<'_>) -> Option<Reply> {

@@ -57,7 +57,7 @@ impl Mirror {
         let found = ranges(reply, self.prefixes.len())?;
         let Some(at) = self.at else {
             self.fill(reply, found);
-            return Ok(Look::Changed);
+            return self.bounded().map(|()| Look::Changed);
         };
         if revision(reply) < at || cluster(reply) != self.cluster.as_deref() {
             self.forget();
@@ -67,6 +67,7 @@ impl Mirror {
         self.at = Some(revision(reply));
         let counts: Vec<usize> = found.iter().map(|range| range.count).collect();
         self.rows.extend(found.into_iter().flat_map(|range| range.rows));
+        self.bounded()?;
         let kept = (0..).zip(&self.prefixes).map(|(n, prefix)| self.count(prefix) + self.unread(n));
         if !kept.eq(counts) {
             self.forget();
@@ -98,6 +99,18 @@ impl Mirror {
         self.rows = found.into_iter().flat_map(|range| range.rows).collect();
     }
 
+    /// What comes bit by bit is not to come to more than one answer may bring.
+    fn bounded(&mut self) -> Result<(), Fault> {
+        let size = |(key, row): (&String, &Row)| key.len() + row.value.len() + size_of::<(String, Row)>();
+        if self.rows.iter().map(size).sum::<usize>() <= MOST {
+            return Ok(());
+        }
+        self.forget();
+        self.rows = Sorted::default();
+        let prefixes = self.prefixes.join(" and ");
+        Err(Fault { code: 0, text: format!("etcd has more under {prefixes} than there is room for") })
+    }
+
     fn unread(&self, n: usize) -> usize {
         self.unread.get(n).copied().unwrap_or_default()
     }
@@ -106,6 +119,9 @@ impl Mirror {
         self.rows.iter().filter(|(key, _)| key.starts_with(prefix)).count()
     }
 }
+
+/// The most bytes that are kept of what is under the prefixes.
+const MOST: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {
@@ -143,6 +159,19 @@ mod tests {
         assert_eq!(mirror.take(&answer(1, 8, &["/b/1", "/b/3"], 2)), Ok(Look::Changed));
         assert_eq!(keys(&mirror), ["/b/1", "/b/3"]);
         assert_eq!(mirror.take(&answer(1, 10, &["/b/4"], 2)), Ok(Look::Again), "one came, one went");
+    }
+
+    #[test]
+    fn what_grows_bit_by_bit_has_a_bound() {
+        let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
+        mirror.take(&answer(1, 5, &[], 0)).unwrap();
+        let more = |n: usize| format!("/b/{n:04}{}", "x".repeat(1 << 20));
+        let full =
+            (1..40).find_map(|n| mirror.take(&answer(1, 5, &[&more(n)], n)).err().map(|fault| (n, fault)));
+        let (n, fault) = full.expect("there is a bound");
+        assert!((14..=16).contains(&n) && fault.text.contains("more under /b/"), "{n}: {}", fault.text);
+        assert_eq!(mirror.rows().count(), 0);
+        assert_eq!(mirror.take(&answer(1, 5, &["/b/1"], 1)), Ok(Look::Changed), "and then read anew");
     }
 
     #[test]

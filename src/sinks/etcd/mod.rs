@@ -178,10 +178,7 @@ impl Config {
 }
 
 fn site(section: &Section) -> Result<Site, Error> {
-    let balancer = section.need("balancer", values::balancer_name)?;
-    if balancer == MARKS {
-        return Err(section.wrong("balancer", "another name: the replay marks are kept under this one"));
-    }
+    let (cluster, balancer) = place(section)?;
     let given = section.all("layout", layout)?;
     let all = [Layout::Plain, Layout::Traefik, Layout::SkyDns];
     let layouts =
@@ -197,12 +194,24 @@ fn site(section: &Section) -> Result<Site, Error> {
     }
     Ok(Site {
         prefix: section.need("prefix", prefix)?,
-        cluster: section.need("cluster", word)?,
+        cluster,
         service,
         zone: zone.unwrap_or_default(),
         balancer,
         layouts,
     })
+}
+
+/// Cluster and balancer. Neither may lead to where marks are kept, of this cluster or of another.
+fn place(section: &Section) -> Result<(String, String), Error> {
+    let (cluster, balancer) =
+        (section.need("cluster", word)?, section.need("balancer", values::balancer_name)?);
+    let wrong =
+        |name: &str| Err(section.wrong(name, "another name: the replay marks are kept under this one"));
+    if balancer.split('/').next() == Some(MARKS) {
+        return wrong("balancer");
+    }
+    if cluster == MARKS { wrong("cluster") } else { Ok((cluster, balancer)) }
 }
 
 fn endpoints(section: &Section) -> Result<Vec<HttpUrl>, Error> {

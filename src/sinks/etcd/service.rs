@@ -78,7 +78,10 @@ impl Etcd {
     /// Tells the machine what the table has now: times and marks move without a change of the members.
     fn inform(&mut self, cx: &Cx<'_>) {
         let members = &cx.shared.members;
-        let Some(id) = members.find(&self.config.site.balancer) else { return };
+        let Some(id) = members.find(&self.config.site.balancer) else {
+            // A reload has taken away whoever brought members in: nobody hears them any more.
+            return self.machine.inform(self.table.want(), Vec::new(), Duration::ZERO, cx.now.mono);
+        };
         let facts = members.members(id).filter_map(|(_, member)| {
             let card = Card {
                 weight: member.weight(),

@@ -16,6 +16,7 @@ use crate::members::{Announce, BalancerId, Heard, Member, Reason, State};
 use crate::options::{Opt, Role, Story, Table};
 use crate::reactor::{Cx, Done, Key, Planned, Ready, Service};
 use crate::secret::Login;
+use crate::sorted::Sorted;
 use crate::stats::Counter;
 use crate::url::Url;
 use crate::wheel::TimerId;
@@ -94,13 +95,14 @@ struct Config {
 pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
     let login = super::login(section, ground)?;
     let fingerprint = super::fingerprint(section, login.as_ref());
+    let (cluster, balancer) = super::place(section)?;
     let config = Config {
         endpoints: super::endpoints(section)?,
         login,
         site: Site {
             prefix: section.need("prefix", super::prefix)?,
-            cluster: section.need("cluster", super::word)?,
-            balancer: section.need("balancer", values::balancer_name)?,
+            cluster,
+            balancer,
             layouts: vec![Layout::Plain],
             service: String::new(),
             zone: String::new(),
@@ -154,11 +156,16 @@ impl Watch {
         }
         if let Some(sayings) = sayings {
             cx.shared.members.heartbeat(id, now);
-            let full = sayings.iter().filter(|saying| self.act(id, saying, cx)).count();
-            if full > 0 && !self.full {
-                log::warn!(target: "etcd-watch", "{}: {}: {full} left out", self.name(), Reason::TableFull.text());
+            let full = sayings.iter().filter(|saying| self.act(id, saying, cx));
+            let full: Sorted<Url, ()> = full.map(|saying| (saying.url().clone(), ())).collect();
+            if !full.is_empty() && !self.full {
+                let (name, why, count) = (self.name(), Reason::TableFull.text(), full.len());
+                log::warn!(target: "etcd-watch", "{name}: {why}: {count} left out");
             }
-            self.full = full > 0;
+            self.full = !full.is_empty();
+            if let Some(watcher) = self.watcher.as_mut().filter(|_| !full.is_empty()) {
+                watcher.not_brought(&full);
+            }
         }
     }
 

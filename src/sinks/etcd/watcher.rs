@@ -51,6 +51,16 @@ pub enum Saying {
     Gone(Url),
 }
 
+impl Saying {
+    /// Whom it is about.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        match self {
+            Saying::Here(url, _) | Saying::Gone(url) => url,
+        }
+    }
+}
+
 impl Watcher {
     /// A watch of `site`'s plain layout that asks at once. Of those that are `brought` already, nobody is taken out
     /// within `grace`.
@@ -132,6 +142,8 @@ impl Watcher {
     /// No answer: etcd is away or slow. Everybody stays.
     pub fn failed(&mut self, why: &str, now: Mono, random: u64) {
         self.asking = false;
+        // It may come back restored from a copy, and be past the revision that we know by the time we ask.
+        self.mirror.forget();
         if self.why.as_deref() != Some(why) {
             let stay = self.brought.len();
             self.tell(true, format!("{why}; {stay} member(s) stay as they were"));
@@ -140,6 +152,11 @@ impl Watcher {
         // One look comes after another in any case, so that the set is not much staler than etcd is.
         self.ask_at = now.after(back_off(self.failures, random).min(self.every.max(SHORTEST)));
         self.failures = self.failures.saturating_add(1);
+    }
+
+    /// There was no room for these, who were said to be there: they need not be taken out.
+    pub fn not_brought(&mut self, urls: &Sorted<Url, ()>) {
+        self.brought.retain(|url| !urls.contains_key(url));
     }
 
     /// Whether the last call had no answer.
@@ -200,3 +217,68 @@ impl Watcher {
 
 /// Between two tries while etcd is away, at least.
 const SHORTEST: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests {
+    use super::super::base64::encode;
+    use super::super::wire::Call;
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watcher() -> Watcher {
+        let site = Site {
+            prefix: "/b".to_owned(),
+            cluster: "c".to_owned(),
+            balancer: "web".to_owned(),
+            layouts: vec![Layout::Plain],
+            service: String::new(),
+            zone: String::new(),
+        };
+        let nobody = std::iter::empty();
+        Watcher::new(&site, Admission::default(), SECOND, Duration::ZERO, nobody, Mono::ZERO)
+    }
+
+    fn sent(todo: Todo) -> Call {
+        match todo {
+            Todo::Send(call) => call,
+            Todo::Wait(at) => panic!("waits until {at:?}"),
+        }
+    }
+
+    fn answer(revision: u32, ports: &[u16]) -> Vec<u8> {
+        let row = |port: &u16| {
+            let url = format!("http://10.0.0.5:{port}");
+            let value = format!("{{\"url\":\"{url}\",\"weight\":1}}");
+            let (key, value) = (encode(format!("/b/c/web/{url}").as_bytes()), encode(value.as_bytes()));
+            serde_json::json!({ "key": key, "value": value })
+        };
+        let rows: Vec<_> = ports.iter().map(row).collect();
+        let range = serde_json::json!({ "kvs": rows, "count": rows.len().to_string() });
+        let header = serde_json::json!({ "revision": revision.to_string() });
+        serde_json::json!({ "header": header, "responses": [{ "response_range": range }] }).to_string().into()
+    }
+
+    #[test]
+    fn after_a_failure_everything_is_read() {
+        let (mut watcher, at) = (watcher(), |s: u64| Mono(s * 1_000_000));
+        let first = sent(watcher.next(at(1)));
+        assert!(watcher.answered(200, &answer(5, &[1, 2]), at(1), 0).is_some());
+        assert_ne!(sent(watcher.next(at(3))), first, "what has changed since");
+        watcher.failed("it is away", at(3), 0);
+        // Restored from a copy meanwhile, it may be past that revision with older keys.
+        assert_eq!(sent(watcher.next(at(9))), first);
+    }
+
+    #[test]
+    fn whoever_there_was_no_room_for_is_not_taken_out() {
+        let (mut watcher, at) = (watcher(), |s: u64| Mono(s * 1_000_000));
+        sent(watcher.next(at(1)));
+        let sayings = watcher.answered(200, &answer(5, &[1, 2]), at(1), 0).unwrap();
+        watcher.not_brought(&sayings.iter().take(1).map(|s| (s.url().clone(), ())).collect());
+        watcher.failed("it is away", at(2), 0);
+        sent(watcher.next(at(9)));
+        let gone = watcher.answered(200, &answer(6, &[]), at(9), 0).unwrap();
+        assert_eq!(gone, [Saying::Gone(sayings[1].url().clone())]);
+    }
+}

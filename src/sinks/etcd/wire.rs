@@ -10,7 +10,7 @@
 //! written with the writer of JSON strings, replies read as `serde_json` values. Nothing here decides or sends.
 
 use super::base64::{decode, encode};
-use crate::bytes::{JsonStr, Printable};
+use crate::bytes::{JsonStr, Printable, is_bulky_json};
 use serde_json::Value;
 use std::fmt::Write;
 
@@ -176,7 +176,7 @@ impl Fault {
     }
 }
 
-/// Something is wrong with the request, such as that it lacks a token.
+/// Something is wrong with the request, such as that it lacks a token, or has one from before users or roles changed.
 pub const INVALID: i64 = 3;
 /// There is no such lease.
 pub const NO_LEASE: i64 = 5;
@@ -190,6 +190,9 @@ pub const WHO: i64 = 16;
 /// # Errors
 /// Another status than 200, or no JSON.
 pub fn reply(status: u16, body: &[u8]) -> Result<Value, Fault> {
+    if is_bulky_json(body) {
+        return Err(Fault::odd("more than there is room for"));
+    }
     let value: Result<Value, _> = serde_json::from_slice(body);
     match value {
         Ok(value) if status == 200 && value.get("error").is_none() => Ok(value),
@@ -227,10 +230,11 @@ pub fn cluster(reply: &Value) -> Option<&str> {
     reply.get("header")?.get("cluster_id")?.as_str()
 }
 
-/// The token that says who we are.
+/// The token that says who we are, if it can stand in a header.
 #[must_use]
 pub fn token(reply: &Value) -> Option<&str> {
-    reply.get("token")?.as_str().filter(|token| !token.is_empty())
+    let fits = |token: &&str| (1..=LONGEST_TOKEN).contains(&token.len());
+    reply.get("token")?.as_str().filter(fits).filter(|token| token.bytes().all(|b| b.is_ascii_graphic()))
 }
 
 /// The seconds that a lease was granted for.
@@ -256,7 +260,7 @@ pub fn kept(status: u16, body: &[u8]) -> Result<Vec<(i64, Option<u32>)>, Fault> 
         let lease = whole(result.get("ID")).ok_or_else(|| Fault::odd("a lease without a number"))?;
         Ok((lease, ttl(result)))
     };
-    lines.map(one).collect()
+    lines.take(MOST_KEPT).map(one).collect()
 }
 
 /// What one range brought.
@@ -330,6 +334,10 @@ fn whole(value: Option<&Value>) -> Option<i64> {
     }
 }
 
+/// Nobody asks for as many leases at once as this.
+const MOST_KEPT: usize = 1024;
+/// A signed token has some hundred bytes.
+const LONGEST_TOKEN: usize = 4096;
 /// The longest text of etcd's that is shown.
 const EXCERPT: usize = 160;
 
@@ -420,6 +428,9 @@ mod tests {
         assert!(
             token(&good("token")).is_some_and(|token| token.len() > 10) && token(&good("grant")).is_none()
         );
+        for bad in ["", "a b", "a\r\nb", &"x".repeat(5_000)] {
+            assert_eq!(token(&serde_json::json!({ "token": bad })), None, "{bad:.9}");
+        }
         assert!(revision(&good("put")) > 1 && cluster(&good("put")).is_some());
         assert!(ranges(&good("grant"), 1).is_err() && outcomes(&good("look"), 2).is_err());
     }
@@ -436,6 +447,10 @@ mod tests {
         }
         assert_eq!(reply(503, b"<html>").unwrap_err().text, "etcd answers with status 503");
         assert!(reply(200, b"<html>").unwrap_err().text.contains("not understood"));
+        for filler in ["0,", "[],", "{},", "\"\",", "[[", "{\"\":"] {
+            let bulky = format!("[{}0]", filler.repeat((8 << 16) + 9));
+            assert!(reply(200, bulky.as_bytes()).unwrap_err().text.contains("room"), "{filler}");
+        }
         let streamed = br#"{"error":{"grpc_code":16,"http_code":401,"message":"no"}}"#;
         assert_eq!(kept(200, streamed), Err(Fault { code: WHO, text: "etcd says: no".to_owned() }));
     }

@@ -303,7 +303,16 @@ impl Machine {
     /// Takes an answer that says no; what is wrong about that, if anything.
     fn refused(&mut self, doing: Doing, fault: Fault) -> Option<Fault> {
         match (doing, fault.code) {
-            (Doing::Grant(url), wire::EXISTS) => self.notes.or_default(url).assume_lease(),
+            (Doing::Grant(url), wire::EXISTS) => {
+                let note = self.notes.or_default(url);
+                // It ran out a moment ago, and is there after all: somebody was faster than we, or etcd is out of its mind.
+                note.contested = if note.expired { note.contested.saturating_add(1) } else { 0 };
+                if note.contested > MOST_LOST {
+                    note.contested = 0;
+                    return Some(fault);
+                }
+                note.assume_lease();
+            }
             (Doing::GrantMarks(period), wire::EXISTS) => self.period = Some(period),
             (Doing::Revoke(_), wire::NO_LEASE) => {}
             (doing, wire::NO_LEASE) if self.lost < MOST_LOST => {
@@ -331,6 +340,8 @@ impl Machine {
         self.trouble = Some(Trouble { text: why.to_owned(), repeats, writing });
         self.views_moved = true;
         self.todo.clear();
+        // It may come back restored from a copy, and be past the revision that we know by the time we ask.
+        self.mirror.forget();
         (self.looked, self.dirty, self.lost) = (false, false, 0);
         // When etcd returns, its leases have their full time; we are to be back well before that is over.
         let leases = self.notes.iter().map(|(_, note)| Duration::from_secs(note.facts.ttl().into()) / 3);

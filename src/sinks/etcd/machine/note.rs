@@ -19,6 +19,8 @@ pub(super) struct Note {
     pub kept: Mono,
     /// Its lease was found to have run out, and none was granted since.
     pub expired: bool,
+    /// How often in a row a lease that had run out could not be granted, for there was one.
+    pub contested: u32,
     /// Its keys are there, as they are to be.
     pub right: bool,
     /// Any of its keys is there.

@@ -102,6 +102,8 @@ impl Machine {
             if ttl.is_none() {
                 note.expired = true;
                 self.look_at = now;
+            } else {
+                note.contested = 0;
             }
         }
         any
