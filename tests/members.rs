@@ -748,6 +748,22 @@ fn recalled_marks_are_bounded_and_end_with_their_use() {
 }
 
 #[test]
+fn absence_means_nothing_until_long_after_the_source_is_back() {
+    let mut bench = Bench::new(policy());
+    bench.pass(TIMEOUT * 2);
+    assert!(bench.members.settled(bench.b, bench.now));
+    bench.members.cut_off(bench.b, bench.now);
+    bench.pass(TIMEOUT * 3);
+    assert!(!bench.members.settled(bench.b, bench.now), "it is away still");
+    bench.members.cut_off(bench.b, bench.now);
+    bench.members.heartbeat(bench.b, bench.now);
+    bench.pass(TIMEOUT - Duration::from_millis(1));
+    assert!(!bench.members.settled(bench.b, bench.now), "it has just returned");
+    bench.pass(Duration::from_millis(1));
+    assert!(bench.members.settled(bench.b, bench.now));
+}
+
+#[test]
 fn a_balancer_cut_off_from_its_source_keeps_its_members() {
     let mut bench = Bench::new(policy());
     bench.says(A);

@@ -202,9 +202,13 @@ impl Members {
     }
 
     /// What the balancer's members are read from cannot be reached: it is deaf at once, its evictions are held as while
-    /// nothing is heard, and its members' absence means nothing. True if it was not deaf before.
+    /// nothing is heard, and its members' absence means nothing before one full timeout has passed since. True if it was
+    /// not deaf before.
     pub fn cut_off(&mut self, b: BalancerId, now: Mono) -> bool {
-        entry(&mut self.balancers, b).is_some_and(|balancer| balancer.hearing.cut_off(now))
+        entry(&mut self.balancers, b).is_some_and(|balancer| {
+            balancer.since = now;
+            balancer.hearing.cut_off(now)
+        })
     }
 
     /// Another receiver, or we before a restart, accepted `mark` for a url: no timestamp up to it is accepted here. The
@@ -311,8 +315,8 @@ impl Members {
         self.of(b).map_or(Mono::ZERO, |b| b.hearing.last())
     }
 
-    /// Whether one full timeout has passed since the balancer was created: only now does the absence of a member
-    /// mean anything. With timeout zero, never; nor while all that ever came was dropped.
+    /// Whether one full timeout has passed since the balancer was created, or was last [cut off](Members::cut_off): only
+    /// now does the absence of a member mean anything. With timeout zero, never; nor while all that ever came was dropped.
     #[must_use]
     pub fn settled(&self, b: BalancerId, now: Mono) -> bool {
         let noise = self.of(b).is_some_and(|b| b.hearing.only_noise_since(b.since));
