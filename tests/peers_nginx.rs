@@ -402,7 +402,9 @@ fn a_reload_is_verified_by_its_generation() {
     wait_until("it is up", || scene.view(&beacond, &backend.url())["state"] == "up");
     let text = scene.nginx.text();
     let generation = text.lines().find_map(|line| line.strip_prefix("# generation ")).unwrap();
-    assert_eq!(get(scene.nginx.web, "/generation"), Answer::Http(200, generation.to_owned()));
+    // An old worker may take a connection yet.
+    let loaded = Answer::Http(200, generation.to_owned());
+    wait_until("nginx says it", || get(scene.nginx.web, "/generation") == loaded);
     drop(beacond);
 
     // A reload that says yes and does nothing.
