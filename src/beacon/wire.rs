@@ -36,7 +36,10 @@ pub const MAC_MARK: &[u8; 5] = b" mac=";
 #[must_use]
 pub fn text(datagram: &[u8]) -> &[u8] {
     let read = datagram.get(..MAX_TEXT).unwrap_or(datagram);
-    // The C string type brings the fast search for a NUL.
+    if is_without_nul(read) {
+        return read;
+    }
+    // The C string type brings the search for a NUL.
     CStr::from_bytes_until_nul(read).map_or(read, CStr::to_bytes)
 }
 
@@ -48,7 +51,7 @@ pub fn split_mac(text: &[u8]) -> Result<(&[u8], &[u8; MAC_LEN]), Reason> {
     // Nearly always the mark stands where it should; with no space after it, it is then the last one.
     if let Some((head, mac)) = text.split_last_chunk::<MAC_LEN>()
         && let Some(body) = head.strip_suffix(MAC_MARK)
-        && !mac.contains(&b' ')
+        && !has(mac, b' ')
     {
         return Ok((body, mac));
     }
@@ -98,28 +101,25 @@ impl<'a> Body<'a> {
     /// Reads the fields of the signed bytes, or, where nobody signs, of the whole text.
     #[must_use]
     pub fn parse(text: &'a [u8]) -> Body<'a> {
-        let (mut url, mut leave, mut host, mut to) = (None, None, None, None);
-        let (mut pid, mut seq, mut ts, mut every, mut weight) = (None, None, None, None, None);
-        let mut rest = text;
-        for nth in 0.. {
-            let (token, after) = rest.split_at(find_space(rest));
-            match token {
-                [b'u', b'r', b'l', b'=', value @ ..] => first(&mut url, value),
-                [b'l', b'e', b'a', b'v', b'e', b'=', value @ ..] if nth == 1 => first(&mut leave, value),
-                [b'h', b'o', b's', b't', b'=', value @ ..] => first(&mut host, value),
-                [b'p', b'i', b'd', b'=', value @ ..] => first(&mut pid, value),
-                [b's', b'e', b'q', b'=', value @ ..] => first(&mut seq, value),
-                [b't', b's', b'=', ..] => ts = rest.get(b"ts=".len()..),
-                [b'e', b'v', b'e', b'r', b'y', b'=', value @ ..] => first(&mut every, value),
-                [b'w', b'e', b'i', b'g', b'h', b't', b'=', value @ ..] => first(&mut weight, value),
-                [b't', b'o', b'=', value @ ..] => first(&mut to, value),
-                _ => {}
+        // The first value of each field; of `ts=`, the last and all that follows it.
+        let mut values: [Option<&[u8]>; FIELDS] = [None; FIELDS];
+        let (mut rest, mut nth) = (text, 0u32);
+        loop {
+            let (field, value) = field(rest);
+            let end = find_space(value);
+            let slot = &mut values[field as usize];
+            match field {
+                Field::Ts => *slot = Some(value),
+                Field::Leave if nth != 1 => {}
+                _ if slot.is_some() => {}
+                _ => *slot = value.get(..end),
             }
-            match after.split_first() {
-                Some((_space, next)) => rest = next,
+            match value.get(end + 1..) {
+                Some(next) => (rest, nth) = (next, nth.saturating_add(1)),
                 None => break,
             }
         }
+        let [_, url, leave, host, pid, seq, ts, every, weight, to] = values;
         Body {
             url: url.map(cut),
             leave: leave.map(cut),
@@ -231,8 +231,77 @@ fn write(out: &mut String, args: fmt::Arguments<'_>) {
     out.write_fmt(args).expect("writing to a String cannot fail");
 }
 
-fn first<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8]) {
-    slot.get_or_insert(value);
+/// Whether none of the bytes is NUL. Sixteen at a step: a datagram hardly ever has one, and to find that out a byte at
+/// a time takes longer than to read its fields.
+fn is_without_nul(bytes: &[u8]) -> bool {
+    let mut rest = bytes;
+    while let Some((sixteen, more)) = rest.split_first_chunk() {
+        if has(sixteen, 0) {
+            return false;
+        }
+        rest = more;
+    }
+    // The last step looks at some bytes a second time rather than at a few one by one.
+    match bytes.last_chunk() {
+        Some(sixteen) => !has(sixteen, 0),
+        None => !bytes.contains(&0),
+    }
+}
+
+/// Whether one of the sixteen is `byte`.
+#[inline(always)]
+fn has(sixteen: &[u8; 16], byte: u8) -> bool {
+    const ONES: u128 = u128::MAX / 255;
+    let x = u128::from_le_bytes(*sixteen) ^ (ONES * u128::from(byte));
+    // That byte becomes zero, and the lowest zero byte borrows.
+    x.wrapping_sub(ONES) & !x & (ONES * 0x80) != 0
+}
+
+/// The fields of a text, in the order in which [`Body::parse`] keeps their values.
+#[derive(Clone, Copy)]
+enum Field {
+    Other,
+    Url,
+    Leave,
+    Host,
+    Pid,
+    Seq,
+    Ts,
+    Every,
+    Weight,
+    To,
+}
+
+const FIELDS: usize = Field::To as usize + 1;
+
+/// Which field's token `rest` begins with, and what follows the field's name. Names are told apart by their first four
+/// bytes as one word: a byte at a time costs more than all else that is done for a token.
+#[inline(always)]
+fn field(rest: &[u8]) -> (Field, &[u8]) {
+    const URL: u32 = u32::from_le_bytes(*b"url=");
+    const LEAVE: u32 = u32::from_le_bytes(*b"leav");
+    const HOST: u32 = u32::from_le_bytes(*b"host");
+    const PID: u32 = u32::from_le_bytes(*b"pid=");
+    const SEQ: u32 = u32::from_le_bytes(*b"seq=");
+    const EVERY: u32 = u32::from_le_bytes(*b"ever");
+    const WEIGHT: u32 = u32::from_le_bytes(*b"weig");
+    if let Some((head, tail)) = rest.split_first_chunk() {
+        match (u32::from_le_bytes(*head), tail) {
+            (URL, value) => return (Field::Url, value),
+            (LEAVE, [b'e', b'=', value @ ..]) => return (Field::Leave, value),
+            (HOST, [b'=', value @ ..]) => return (Field::Host, value),
+            (PID, value) => return (Field::Pid, value),
+            (SEQ, value) => return (Field::Seq, value),
+            (EVERY, [b'y', b'=', value @ ..]) => return (Field::Every, value),
+            (WEIGHT, [b'h', b't', b'=', value @ ..]) => return (Field::Weight, value),
+            _ => {}
+        }
+    }
+    match rest {
+        [b't', b's', b'=', value @ ..] => (Field::Ts, value),
+        [b't', b'o', b'=', value @ ..] => (Field::To, value),
+        _ => (Field::Other, rest),
+    }
 }
 
 fn cut(url: &[u8]) -> &[u8] {
@@ -240,18 +309,26 @@ fn cut(url: &[u8]) -> &[u8] {
 }
 
 /// Where the first space stands, or else the end. Eight bytes at a step: this is most of the cost of reading a text.
+#[inline(always)]
 fn find_space(bytes: &[u8]) -> usize {
     const ONES: u64 = u64::MAX / 255;
-    let (words, tail) = bytes.as_chunks::<8>();
-    for (at, word) in words.iter().enumerate() {
+    let (mut at, mut rest) = (0, bytes);
+    while let Some((word, more)) = rest.split_first_chunk() {
         // A byte that is a space becomes zero, and the lowest zero byte is the lowest to borrow.
         let x = u64::from_le_bytes(*word) ^ (ONES * 0x20);
         let found = x.wrapping_sub(ONES) & !x & (ONES * 0x80);
         if found != 0 {
-            return at * 8 + found.trailing_zeros() as usize / 8;
+            return at + found.trailing_zeros() as usize / 8;
         }
+        (at, rest) = (at + 8, more);
     }
-    words.len() * 8 + tail.iter().position(|&b| b == b' ').unwrap_or(tail.len())
+    for byte in rest {
+        if *byte == b' ' {
+            break;
+        }
+        at += 1;
+    }
+    at
 }
 
 /// A number as the reference reads it, with C's `strtoll`: white space, a sign, then digits up to the first byte that
@@ -266,19 +343,43 @@ fn read_number(bytes: &[u8]) -> i64 {
         [b'+', rest @ ..] => (false, rest),
         _ => (false, bytes),
     };
-    let mut value: i64 = 0;
-    for (nth, digit) in digits.iter().map_while(|&b| digit(b)).enumerate() {
+    let (mut value, mut digits) = (0, digits);
+    // Sixteen digits always fit: so many has a time in microseconds since the epoch.
+    for _ in 0..2 {
+        let Some((eight, more)) = read_eight(digits) else { break };
+        (value, digits) = (value * 100_000_000 + i64::from(eight), more);
+    }
+    if negative {
+        value = -value;
+    }
+    for byte in digits {
+        let Some(digit) = digit(*byte) else { break };
         // Counted downwards for a minus sign, so that the lowest number is reached as well.
         let digit = if negative { -i64::from(digit) } else { i64::from(digit) };
-        value = match nth {
-            // Eighteen digits always fit; microseconds since the epoch have sixteen.
-            0..18 => value * 10 + digit,
-            _ => value.saturating_mul(10).saturating_add(digit),
-        };
+        value = value.saturating_mul(10).saturating_add(digit);
     }
     value
 }
 
+/// The number in the next eight bytes, if all of them are digits, and what follows. All at once: one after the other,
+/// each digit would wait for the product of those before.
+#[inline(always)]
+fn read_eight(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    const ONES: u64 = u64::MAX / 255;
+    let (eight, more) = bytes.split_first_chunk()?;
+    // Of a digit's byte only the lower half remains, and has no carry when six is added.
+    let x = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b'0'));
+    if (x | x.wrapping_add(ONES * 6)) & (ONES * 0xf0) != 0 {
+        return None;
+    }
+    // The first digit is the lowest byte. Neighbours become numbers below a hundred, those below 10,000, and so on.
+    let x = x.wrapping_mul((10 << 8) + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
+    let x = x.wrapping_mul((100 << 16) + 1) >> 16 & 0x0000_ffff_0000_ffff;
+    let x = x.wrapping_mul((10_000 << 32) + 1) >> 32;
+    Some((u32::try_from(x).ok()?, more))
+}
+
+#[inline(always)]
 fn digit(byte: u8) -> Option<u8> {
     byte.is_ascii_digit().then(|| byte - b'0')
 }
@@ -288,7 +389,11 @@ fn read_digits(bytes: &[u8]) -> Option<u64> {
     if bytes.is_empty() {
         return None;
     }
-    bytes.iter().try_fold(0u64, |value, &b| value.checked_mul(10)?.checked_add(digit(b)?.into()))
+    let mut value = 0u64;
+    for byte in bytes {
+        value = value.checked_mul(10)?.checked_add(digit(*byte)?.into())?;
+    }
+    Some(value)
 }
 
 fn read_weight(bytes: &[u8]) -> Option<u16> {
