@@ -42,7 +42,7 @@ trap cleanup EXIT
 # The reader's machine: an /etc with little in it, an empty /run and /usr/local/bin, two names, one network.
 mkdir -p "$box/etc/"{haproxy,apache2,nginx/conf.d,caddy} "$box/bin" "$box/home" "$box/www"
 for name in passwd group nsswitch.conf ld.so.cache ld.so.conf ld.so.conf.d alternatives ssl; do
-  if [ -e "/etc/$name" ]; then cp -rL "/etc/$name" "$box/etc/" 2>/dev/null || true; fi
+  if [ -e "/etc/$name" ]; then cp -rH "/etc/$name" "$box/etc/" 2>/dev/null || true; fi
 done
 printf '127.0.0.1 localhost\n10.0.0.1 balancer.example www.example.com\n' >"$box/etc/hosts"
 mount --bind "$box/etc" /etc
