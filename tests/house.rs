@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 const WIRE: &[&str] = &[
     "beacon/auth.rs",
     "beacon/mod.rs",
+    "beacon/scan.rs",
     "beacon/wire.rs",
     "bytes.rs",
     "cidr.rs",

@@ -17,6 +17,7 @@ pub mod listen;
 pub mod member_keys;
 #[cfg(feature = "announce")]
 pub mod probe;
+mod scan;
 pub mod settings;
 pub mod wire;
 

@@ -13,6 +13,7 @@
 //! Every function is total on arbitrary bytes. Nothing here checks a MAC, compares a time or judges a url.
 
 use super::Reason;
+use super::scan::{find_space, has, is_without_nul, read_digits, read_number, split_last_16};
 use crate::clock::micros;
 use crate::url::Url;
 use std::ffi::CStr;
@@ -49,8 +50,8 @@ pub fn text(datagram: &[u8]) -> &[u8] {
 /// [`Reason::NoMac`] and [`Reason::BadMacLength`]: the MAC must be the very end.
 pub fn split_mac(text: &[u8]) -> Result<(&[u8], &[u8; MAC_LEN]), Reason> {
     // Nearly always the mark stands where it should; with no space after it, it is then the last one.
-    if let Some((head, mac)) = text.split_last_chunk::<MAC_LEN>()
-        && let Some(body) = head.strip_suffix(MAC_MARK)
+    if let Some((head, mac)) = split_last_16(text)
+        && let [body @ .., b' ', b'm', b'a', b'c', b'='] = head
         && !has(mac, b' ')
     {
         return Ok((body, mac));
@@ -101,35 +102,55 @@ impl<'a> Body<'a> {
     /// Reads the fields of the signed bytes, or, where nobody signs, of the whole text.
     #[must_use]
     pub fn parse(text: &'a [u8]) -> Body<'a> {
-        // The first value of each field; of `ts=`, the last and all that follows it.
-        let mut values: [Option<&[u8]>; FIELDS] = [None; FIELDS];
-        let (mut rest, mut nth) = (text, 0u32);
+        let mut body = Body {
+            url: None,
+            leave: None,
+            host: b"",
+            pid: 0,
+            seq: 0,
+            ts: None,
+            every: None,
+            weight: DEFAULT_WEIGHT,
+            to: None,
+        };
+        let (mut rest, mut nth, mut seen, mut ts) = (text, 0usize, 0u16, None);
         loop {
             let (field, value) = field(rest);
             let end = find_space(value);
-            let slot = &mut values[field as usize];
+            let token = value.get(..end).unwrap_or(value);
+            let bit = 1 << field as u16;
             match field {
-                Field::Ts => *slot = Some(value),
+                Field::Other => {}
+                Field::Ts => ts = Some(value),
                 Field::Leave if nth != 1 => {}
-                _ if slot.is_some() => {}
-                _ => *slot = value.get(..end),
+                _ if seen & bit != 0 => {}
+                _ => {
+                    seen |= bit;
+                    body.take(field, token);
+                }
             }
             match value.get(end + 1..) {
-                Some(next) => (rest, nth) = (next, nth.saturating_add(1)),
+                Some(next) => (rest, nth) = (next, nth + 1),
                 None => break,
             }
         }
-        let [_, url, leave, host, pid, seq, ts, every, weight, to] = values;
-        Body {
-            url: url.map(cut),
-            leave: leave.map(cut),
-            host: host.unwrap_or_default(),
-            pid: pid.and_then(read_digits).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
-            seq: seq.and_then(read_digits).unwrap_or(0),
-            ts: ts.map(read_number),
-            every: every.and_then(read_interval),
-            weight: weight.and_then(read_weight).unwrap_or(DEFAULT_WEIGHT),
-            to,
+        body.ts = ts.map(read_number);
+        body
+    }
+
+    /// Takes over the first token of a field.
+    #[inline(always)]
+    fn take(&mut self, field: Field, token: &'a [u8]) {
+        match field {
+            Field::Url => self.url = Some(cut(token)),
+            Field::Leave => self.leave = Some(cut(token)),
+            Field::Host => self.host = token,
+            Field::Pid => self.pid = read_digits(token).and_then(|n| u32::try_from(n).ok()).unwrap_or(0),
+            Field::Seq => self.seq = read_digits(token).unwrap_or(0),
+            Field::Every => self.every = read_interval(token),
+            Field::Weight => self.weight = read_weight(token).unwrap_or(DEFAULT_WEIGHT),
+            Field::To => self.to = Some(token),
+            Field::Ts | Field::Other => {}
         }
     }
 
@@ -231,33 +252,7 @@ fn write(out: &mut String, args: fmt::Arguments<'_>) {
     out.write_fmt(args).expect("writing to a String cannot fail");
 }
 
-/// Whether none of the bytes is NUL. Sixteen at a step: a datagram hardly ever has one, and to find that out a byte at
-/// a time takes longer than to read its fields.
-fn is_without_nul(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some((sixteen, more)) = rest.split_first_chunk() {
-        if has(sixteen, 0) {
-            return false;
-        }
-        rest = more;
-    }
-    // The last step looks at some bytes a second time rather than at a few one by one.
-    match bytes.last_chunk() {
-        Some(sixteen) => !has(sixteen, 0),
-        None => !bytes.contains(&0),
-    }
-}
-
-/// Whether one of the sixteen is `byte`.
-#[inline(always)]
-fn has(sixteen: &[u8; 16], byte: u8) -> bool {
-    const ONES: u128 = u128::MAX / 255;
-    let x = u128::from_le_bytes(*sixteen) ^ (ONES * u128::from(byte));
-    // That byte becomes zero, and the lowest zero byte borrows.
-    x.wrapping_sub(ONES) & !x & (ONES * 0x80) != 0
-}
-
-/// The fields of a text, in the order in which [`Body::parse`] keeps their values.
+/// The fields of a text.
 #[derive(Clone, Copy)]
 enum Field {
     Other,
@@ -271,8 +266,6 @@ enum Field {
     Weight,
     To,
 }
-
-const FIELDS: usize = Field::To as usize + 1;
 
 /// Which field's token `rest` begins with, and what follows the field's name. Names are told apart by their first four
 /// bytes as one word: a byte at a time costs more than all else that is done for a token.
@@ -308,102 +301,17 @@ fn cut(url: &[u8]) -> &[u8] {
     url.get(..MAX_URL).unwrap_or(url)
 }
 
-/// Where the first space stands, or else the end. Eight bytes at a step: this is most of the cost of reading a text.
-#[inline(always)]
-fn find_space(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::MAX / 255;
-    let (mut at, mut rest) = (0, bytes);
-    while let Some((word, more)) = rest.split_first_chunk() {
-        // A byte that is a space becomes zero, and the lowest zero byte is the lowest to borrow.
-        let x = u64::from_le_bytes(*word) ^ (ONES * 0x20);
-        let found = x.wrapping_sub(ONES) & !x & (ONES * 0x80);
-        if found != 0 {
-            return at + found.trailing_zeros() as usize / 8;
-        }
-        (at, rest) = (at + 8, more);
-    }
-    for byte in rest {
-        if *byte == b' ' {
-            break;
-        }
-        at += 1;
-    }
-    at
-}
-
-/// A number as the reference reads it, with C's `strtoll`: white space, a sign, then digits up to the first byte that
-/// is none. No digits read as 0; what does not fit saturates. It may reach past its token, as `ts= 5` does.
-fn read_number(bytes: &[u8]) -> i64 {
-    let bytes = match bytes.iter().position(|b| !matches!(b, b' ' | b'\t'..=b'\r')) {
-        Some(at) => bytes.split_at(at).1,
-        None => return 0,
-    };
-    let (negative, digits) = match bytes {
-        [b'-', rest @ ..] => (true, rest),
-        [b'+', rest @ ..] => (false, rest),
-        _ => (false, bytes),
-    };
-    let (mut value, mut digits) = (0, digits);
-    // Sixteen digits always fit: so many has a time in microseconds since the epoch.
-    for _ in 0..2 {
-        let Some((eight, more)) = read_eight(digits) else { break };
-        (value, digits) = (value * 100_000_000 + i64::from(eight), more);
-    }
-    if negative {
-        value = -value;
-    }
-    for byte in digits {
-        let Some(digit) = digit(*byte) else { break };
-        // Counted downwards for a minus sign, so that the lowest number is reached as well.
-        let digit = if negative { -i64::from(digit) } else { i64::from(digit) };
-        value = value.saturating_mul(10).saturating_add(digit);
-    }
-    value
-}
-
-/// The number in the next eight bytes, if all of them are digits, and what follows. All at once: one after the other,
-/// each digit would wait for the product of those before.
-#[inline(always)]
-fn read_eight(bytes: &[u8]) -> Option<(u32, &[u8])> {
-    const ONES: u64 = u64::MAX / 255;
-    let (eight, more) = bytes.split_first_chunk()?;
-    // Of a digit's byte only the lower half remains, and has no carry when six is added.
-    let x = u64::from_le_bytes(*eight) ^ (ONES * u64::from(b'0'));
-    if (x | x.wrapping_add(ONES * 6)) & (ONES * 0xf0) != 0 {
-        return None;
-    }
-    // The first digit is the lowest byte. Neighbours become numbers below a hundred, those below 10,000, and so on.
-    let x = x.wrapping_mul((10 << 8) + 1) >> 8 & 0x00ff_00ff_00ff_00ff;
-    let x = x.wrapping_mul((100 << 16) + 1) >> 16 & 0x0000_ffff_0000_ffff;
-    let x = x.wrapping_mul((10_000 << 32) + 1) >> 32;
-    Some((u32::try_from(x).ok()?, more))
-}
-
-#[inline(always)]
-fn digit(byte: u8) -> Option<u8> {
-    byte.is_ascii_digit().then(|| byte - b'0')
-}
-
-/// One or more decimal digits and nothing else.
-fn read_digits(bytes: &[u8]) -> Option<u64> {
-    if bytes.is_empty() {
-        return None;
-    }
-    let mut value = 0u64;
-    for byte in bytes {
-        value = value.checked_mul(10)?.checked_add(digit(*byte)?.into())?;
-    }
-    Some(value)
-}
-
 fn read_weight(bytes: &[u8]) -> Option<u16> {
     u16::try_from(read_digits(bytes)?).ok().filter(|weight| *weight <= MAX_WEIGHT)
 }
 
 /// A number and a unit as in httpd's directives, seconds without one; zero is no interval.
 fn read_interval(bytes: &[u8]) -> Option<Duration> {
-    let digits = bytes.iter().take_while(|b| b.is_ascii_digit()).count();
-    let (number, unit) = bytes.split_at(digits);
+    let mut unit = bytes;
+    while let [b'0'..=b'9', rest @ ..] = unit {
+        unit = rest;
+    }
+    let number = read_digits(bytes.get(..bytes.len() - unit.len())?)?;
     let unit_us: u64 = match unit {
         b"us" => 1,
         b"ms" => 1_000,
@@ -413,8 +321,10 @@ fn read_interval(bytes: &[u8]) -> Option<Duration> {
         b"d" => 86_400_000_000,
         _ => return None,
     };
-    let us = read_digits(number)?.checked_mul(unit_us)?;
-    (us > 0).then(|| Duration::from_micros(us))
+    let us = number.checked_mul(unit_us)?;
+    // Nearly everybody says seconds, which spares a division.
+    let interval = if unit_us == 1_000_000 { Duration::from_secs(number) } else { Duration::from_micros(us) };
+    (us > 0).then_some(interval)
 }
 
 #[cfg(test)]
@@ -424,26 +334,6 @@ mod tests {
 
     fn parse(text: &str) -> Body<'_> {
         Body::parse(text.as_bytes())
-    }
-
-    #[test]
-    fn numbers_read_as_strtoll_reads_them() {
-        for (text, value) in [
-            ("123", 123),
-            ("\t \n\r\x0b\x0c-5x", -5),
-            ("+7", 7),
-            ("+-7", 0),
-            ("", 0),
-            ("  ", 0),
-            ("0x1f", 0),
-            ("9223372036854775807", i64::MAX),
-            ("9223372036854775808", i64::MAX),
-            ("-9223372036854775808", i64::MIN),
-            ("-9223372036854775809", i64::MIN),
-            ("99999999999999999999999999999999", i64::MAX),
-        ] {
-            assert_eq!(read_number(text.as_bytes()), value, "{text:?}");
-        }
     }
 
     #[test]
@@ -459,21 +349,6 @@ mod tests {
             (" ", None),
         ] {
             assert_eq!(parse(text).ts, ts, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn spaces_are_found_wherever_they_stand() {
-        for len in 0..40 {
-            for at in 0..=len {
-                // Neighbours of the space in value, and bytes whose high bit is set.
-                let mut text: Vec<u8> =
-                    [0x1f, 0x21, 0xa0, 0x00, 0xff].into_iter().cycle().take(len).collect();
-                for later in (at..len).step_by(3) {
-                    text[later] = b' ';
-                }
-                assert_eq!(find_space(&text), at);
-            }
         }
     }
 
