@@ -5,6 +5,30 @@ use crate::clock::Mono;
 use std::fmt::{self, Write};
 use std::time::Duration;
 
+/// Whether both are the same bytes. For short texts on a path that every datagram takes: optimized for size, `==` is
+/// three calls before it looks at a byte.
+#[inline(always)]
+#[must_use]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    let (mut a, mut b) = (a, b);
+    while let (Some((x, more_a)), Some((y, more_b))) = (a.split_first_chunk(), b.split_first_chunk()) {
+        if u64::from_ne_bytes(*x) != u64::from_ne_bytes(*y) {
+            return false;
+        }
+        (a, b) = (more_a, more_b);
+    }
+    while let ([x, more_a @ ..], [y, more_b @ ..]) = (a, b) {
+        if x != y {
+            return false;
+        }
+        (a, b) = (more_a, more_b);
+    }
+    true
+}
+
 /// Decodes hex text of either case; `None` if it is not pairs of hex digits.
 #[must_use]
 pub fn from_hex(text: &str) -> Option<Vec<u8>> {

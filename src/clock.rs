@@ -40,7 +40,9 @@ pub struct Now {
 /// `d` in whole microseconds, saturating.
 #[must_use]
 pub fn micros(d: Duration) -> u64 {
-    d.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(d.subsec_micros()))
+    let seconds = d.as_secs().saturating_mul(1_000_000);
+    // Most are whole seconds, which spares a division.
+    if d.subsec_nanos() == 0 { seconds } else { seconds.saturating_add(u64::from(d.subsec_micros())) }
 }
 
 /// A time in seconds: `{}` to the microsecond without zeros at the end, `{:.1}` rounded to tenths.

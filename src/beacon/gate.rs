@@ -9,6 +9,7 @@ use super::admission::Admission;
 use super::auth::{self, Key, Signed};
 use super::member_keys::MemberKeys;
 use super::wire::{self, Body, Claim};
+use crate::bytes::same;
 use crate::clock::Now;
 use crate::secret::Secret;
 use std::borrow::Cow;
@@ -29,13 +30,27 @@ pub struct Gate {
     pub max_skew: Duration,
 }
 
+/// A datagram that has passed all checks for which its fields are not needed.
+#[derive(Clone, Copy, Debug)]
+pub struct Opened<'a> {
+    /// What its fields are to be read from: the signed bytes, or where nobody signs, the whole text.
+    pub text: &'a [u8],
+    signed: Option<Signed<'a>>,
+    /// Index of the shared secret that signed it; none leaves the members' own keys.
+    shared: Option<usize>,
+}
+
+impl<'a> Opened<'a> {
+    fn unsigned(text: &'a [u8]) -> Opened<'a> {
+        Opened { text, signed: None, shared: None }
+    }
+}
+
 /// What a datagram said, and who signed it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Heard<'a> {
     /// Of which member it speaks.
     pub subject: Subject<'a>,
-    /// All fields as they were sent.
-    pub body: Body<'a>,
     /// When it was sent, microseconds since the Unix epoch; 0 if it is not authentic.
     pub ts: i64,
     /// Index of the shared secret that signed it; one past the last for a member's own key.
@@ -62,53 +77,63 @@ impl Gate {
         self.keys.is_empty() && self.member_keys.is_none()
     }
 
-    /// Takes a datagram. `known` tells whether the table knows a url by these very bytes, which spares the usual
-    /// datagram its admission: urls in the table are canonical, and were admitted.
+    /// Takes a datagram if a shared secret signed it, or if one of the members may have. Its fields are the caller's to
+    /// read, and to keep: moved on from here, they would cost as much as to read them.
     ///
     /// # Errors
     /// The first check that failed.
-    pub fn hear<'a>(
-        &mut self,
-        datagram: &'a [u8],
-        now: Now,
-        known: impl Fn(&[u8]) -> bool,
-    ) -> Result<Heard<'a>, Reason> {
+    pub fn open<'a>(&self, datagram: &'a [u8]) -> Result<Opened<'a>, Reason> {
         if self.is_unauthenticated() {
-            return self.hear_unsigned(datagram, &known);
+            let text = wire::text(datagram);
+            return if datagram.is_empty() { Err(Reason::Empty) } else { Ok(Opened::unsigned(text)) };
         }
         let signed = Signed::read(datagram)?;
         let shared = signed.key_among(&self.keys);
         if shared.is_none() && self.member_keys.is_none() {
             return Err(Reason::MacMismatch);
         }
-        let body = Body::parse(signed.body);
-        let vouched = match shared {
+        Ok(Opened { text: signed.body, signed: Some(signed), shared })
+    }
+
+    /// Hears what the fields of an opened datagram say. `known` tells whether the table knows a url by these very
+    /// bytes, which spares the usual datagram its admission: urls in the table are canonical, and were admitted.
+    ///
+    /// # Errors
+    /// The first check that failed.
+    pub fn hear<'a>(
+        &mut self,
+        opened: &Opened<'a>,
+        body: &Body<'a>,
+        now: Now,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Result<Heard<'a>, Reason> {
+        let Some(signed) = &opened.signed else { return self.hear_unsigned(body, &known) };
+        let vouched = match opened.shared {
             Some(_) => None,
-            None => Some(self.vouched_for(&signed, &body, now, &known)?),
+            None => Some(self.vouched_for(signed, body, now, &known)?),
         };
-        let ts = auth::fresh(&body, now.unix_us, self.max_skew)?;
-        self.is_for_us(&body)?;
-        let subject = vouched.map_or_else(|| self.subject(body.claim(), &known), Ok)?;
-        let key = u16::try_from(shared.unwrap_or(self.keys.len())).unwrap_or(u16::MAX);
-        Ok(Heard { subject, body, ts, key, authentic: true })
+        let ts = auth::fresh(body, now.unix_us, self.max_skew)?;
+        self.is_for_us(body)?;
+        let subject = match vouched {
+            Some(subject) => subject,
+            None => self.subject(body.claim(), &known)?,
+        };
+        let key = u16::try_from(opened.shared.unwrap_or(self.keys.len())).unwrap_or(u16::MAX);
+        Ok(Heard { subject, ts, key, authentic: true })
     }
 
     fn hear_unsigned<'a>(
         &self,
-        datagram: &'a [u8],
+        body: &Body<'a>,
         known: &impl Fn(&[u8]) -> bool,
     ) -> Result<Heard<'a>, Reason> {
-        if datagram.is_empty() {
-            return Err(Reason::Empty);
-        }
-        let body = Body::parse(wire::text(datagram));
-        self.is_for_us(&body)?;
+        self.is_for_us(body)?;
         let subject = match self.subject(body.claim(), known)? {
             // Anybody could say goodbye for anybody.
             Subject::Leaving(_) => Subject::Nobody,
             subject => subject,
         };
-        Ok(Heard { subject, body, ts: 0, key: 0, authentic: false })
+        Ok(Heard { subject, ts: 0, key: 0, authentic: false })
     }
 
     /// The member whose own key signed the datagram, if that is the member it speaks of.
@@ -131,18 +156,20 @@ impl Gate {
 
     fn is_for_us(&self, body: &Body<'_>) -> Result<(), Reason> {
         match body.to {
-            Some(to) if to != self.balancer.as_bytes() => Err(Reason::WrongBalancer),
+            Some(to) if !same(to, self.balancer.as_bytes()) => Err(Reason::WrongBalancer),
             _ => Ok(()),
         }
     }
 
     fn subject<'a>(&self, claim: Claim<'a>, known: &impl Fn(&[u8]) -> bool) -> Result<Subject<'a>, Reason> {
-        match claim {
-            Claim::Nothing => Ok(Subject::Nobody),
-            Claim::Here(raw) => self.canonical(raw, known).map(Subject::Here),
-            Claim::Leaving(raw) => self.canonical(raw, known).map(Subject::Leaving),
-            Claim::Both => Err(Reason::BadUrl),
-        }
+        let (raw, leaves) = match claim {
+            Claim::Nothing => return Ok(Subject::Nobody),
+            Claim::Here(raw) => (raw, false),
+            Claim::Leaving(raw) => (raw, true),
+            Claim::Both => return Err(Reason::BadUrl),
+        };
+        let url = self.canonical(raw, known)?;
+        Ok(if leaves { Subject::Leaving(url) } else { Subject::Here(url) })
     }
 
     fn canonical<'a>(&self, raw: &'a [u8], known: &impl Fn(&[u8]) -> bool) -> Result<Cow<'a, [u8]>, Reason> {
@@ -178,13 +205,15 @@ pub fn fuzz_member_keys(data: &[u8]) {
     // Once while the gate knows nobody, once when it knows the attacker and the attacked.
     for _ in 0..2 {
         for datagram in [data, &signed, &dated, &opened] {
-            if let Ok(heard) = gate.hear(datagram, Now::default(), |url| url == own.as_bytes()) {
+            let Ok(opened) = gate.open(datagram) else { continue };
+            let body = Body::parse(opened.text);
+            if let Ok(heard) = gate.hear(&opened, &body, Now::default(), |url| url == own.as_bytes()) {
                 let named = match &heard.subject {
                     Subject::Here(url) | Subject::Leaving(url) => url.as_ref(),
                     Subject::Nobody => b"",
                 };
                 assert_eq!(named, own.as_bytes(), "a member's key moved another's row");
-                assert!(heard.authentic && heard.body.to.is_none_or(|to| to == b"web"));
+                assert!(heard.authentic && body.to.is_none_or(|to| to == b"web"));
             }
         }
         assert!(gate.member_keys.as_ref().is_none_or(|keys| keys.len() <= 4));
@@ -192,7 +221,8 @@ pub fn fuzz_member_keys(data: &[u8]) {
         let passphrase =
             Secret::new(b"a master key of good length").member_passphrase("web", "http://10.0.0.5:80");
         Key::from_secret(passphrase.bytes()).sign(&mut victim);
-        assert!(gate.hear(&victim, Now::default(), |_| false).is_ok());
+        let opened = gate.open(&victim).expect("member keys are on");
+        assert!(gate.hear(&opened, &Body::parse(opened.text), Now::default(), |_| false).is_ok());
     }
 }
 
@@ -225,8 +255,13 @@ mod tests {
         sign(text, Secret::new(b"master").member_passphrase("web", url).bytes())
     }
 
+    fn hear<'a>(gate: &mut Gate, datagram: &'a [u8], now: Now, known: &[u8]) -> Result<Heard<'a>, Reason> {
+        let opened = gate.open(datagram)?;
+        gate.hear(&opened, &Body::parse(opened.text), now, |url| url == known)
+    }
+
     fn subject(gate: &mut Gate, datagram: &[u8]) -> Result<String, Reason> {
-        gate.hear(datagram, NOW, |_| false).map(|heard| match heard.subject {
+        hear(gate, datagram, NOW, b"-").map(|heard| match heard.subject {
             Subject::Nobody => "nobody".to_owned(),
             Subject::Here(url) => format!("here {}", String::from_utf8_lossy(&url)),
             Subject::Leaving(url) => format!("leaving {}", String::from_utf8_lossy(&url)),
@@ -257,7 +292,7 @@ mod tests {
     fn a_known_url_is_not_judged_again() {
         let mut gate = gate(&["s"], None);
         let datagram = sign("BEACON url=known", b"s");
-        let heard = gate.hear(&datagram, NOW, |url| url == b"known").unwrap();
+        let heard = hear(&mut gate, &datagram, NOW, b"known").unwrap();
         assert_eq!(heard.subject, Subject::Here(Cow::Borrowed(b"known")));
         assert_eq!((heard.ts, heard.key, heard.authentic), (NOW.unix_us, 0, true));
     }
@@ -273,7 +308,7 @@ mod tests {
         assert_eq!(subject(&mut gate, b"url=http://10.0.0.5 to=api"), Err(Reason::WrongBalancer));
         assert_eq!(subject(&mut gate, b"url=http://127.0.0.1"), Err(Reason::BadUrl));
         assert_eq!(subject(&mut gate, b""), Err(Reason::Empty));
-        assert!(!gate.hear(b"x", NOW, |_| false).unwrap().authentic);
+        assert!(!hear(&mut gate, b"x", NOW, b"-").unwrap().authentic);
     }
 
     #[test]
@@ -292,7 +327,7 @@ mod tests {
         let mut both = gate(&["s", "t"], Some("master"));
         assert_eq!(subject(&mut both, &sign("url=http://10.0.0.5", b"t")), here);
         let datagram = own("url=http://10.0.0.5", me);
-        assert_eq!(both.hear(&datagram, NOW, |_| false).unwrap().key, 2);
+        assert_eq!(hear(&mut both, &datagram, NOW, b"-").unwrap().key, 2);
     }
 
     #[test]
@@ -300,7 +335,7 @@ mod tests {
         let mut only = gate(&[], Some("master"));
         let datagram = own("url=http://10.0.0.5", "http://10.0.0.5:80");
         let later = Now { unix_us: NOW.unix_us + 30_000_001, ..NOW };
-        assert_eq!(only.hear(&datagram, later, |_| false), Err(Reason::StaleTimestamp));
+        assert_eq!(hear(&mut only, &datagram, later, b"-"), Err(Reason::StaleTimestamp));
     }
 
     proptest! {

@@ -146,10 +146,15 @@ impl Balancer {
 
     /// Whether a fresh timestamp is not newer than the url's mark.
     fn is_replay(&mut self, index: u32, ts: i64) -> bool {
-        if self.is_nonsense(self.table.get(index).mark, ts) {
-            self.table.get_mut(index).mark = NO_MARK;
+        let mark = self.table.get(index).mark;
+        if ts > mark {
+            return false;
         }
-        ts <= self.table.get(index).mark
+        if self.is_nonsense(mark, ts) {
+            self.table.get_mut(index).mark = NO_MARK;
+            return ts == NO_MARK;
+        }
+        true
     }
 
     /// A mark that is further ahead of a fresh timestamp than two fresh ones can be apart was set while a clock was

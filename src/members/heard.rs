@@ -79,6 +79,14 @@ pub struct Facts {
     pub made_room: bool,
 }
 
+impl Facts {
+    /// Whether there is nothing to tell.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.reweighted.is_none() && self.second_source.is_none() && !self.slow && !self.made_room
+    }
+}
+
 /// Why the table turned a message away.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {

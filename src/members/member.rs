@@ -1,6 +1,7 @@
 //! One member: what its last accepted announcement said, when that was, and whether traffic should go to it.
 
 use super::{Announce, Facts};
+use crate::bytes::same;
 use crate::clock::{Mono, micros};
 use crate::wheel::TimerId;
 use std::borrow::Cow;
@@ -94,7 +95,8 @@ impl Member {
 
     /// Takes over what an accepted announcement says. Allocates only if the host name is another.
     pub(super) fn hear(&mut self, a: &Announce<'_>, now: Mono) -> Facts {
-        let second_source = self.notice_source(a);
+        let same_host = same(self.host(), bounded(a.host));
+        let second_source = self.notice_source(a, same_host);
         let reweighted = (self.weight != a.weight).then_some(self.weight);
         if a.replay_check {
             self.mark = self.mark.max(a.ts);
@@ -105,7 +107,7 @@ impl Member {
         self.timeout = micros(a.timeout);
         self.every_ms = a.every.map_or(0, whole_ms);
         (self.ip, self.port, self.pid) = (a.from.ip(), a.from.port(), a.pid);
-        if self.host() != bounded(a.host) {
+        if !same_host {
             let url = self.url().to_vec();
             self.set_text(&url, bounded(a.host));
         }
@@ -114,6 +116,7 @@ impl Member {
 
     /// The url, as admission shaped it: what the member is known by.
     #[must_use]
+    #[inline(always)]
     pub fn url(&self) -> &[u8] {
         self.text.get(usize::from(self.host_len)..).unwrap_or_default()
     }
@@ -127,6 +130,7 @@ impl Member {
 
     /// The host name the sender gave, at most [`MAX_HOST`] bytes of it. Untrusted: escape it when showing it.
     #[must_use]
+    #[inline(always)]
     pub fn host(&self) -> &[u8] {
         self.text.get(..usize::from(self.host_len)).unwrap_or_default()
     }
@@ -193,10 +197,13 @@ impl Member {
 
     /// Two sources announce one url: another address than last time speaks for a member that is up. Noticed once.
     /// One process heard over both address families is one source.
-    fn notice_source(&mut self, a: &Announce<'_>) -> Option<IpAddr> {
-        let same_process = self.pid == a.pid && self.host() == bounded(a.host);
+    fn notice_source(&mut self, a: &Announce<'_>, same_host: bool) -> Option<IpAddr> {
         let ip = a.from.ip();
-        let other = self.ip != ip && !(same_process && self.ip.is_ipv4() != ip.is_ipv4());
+        if self.ip == ip {
+            return None;
+        }
+        let same_process = self.pid == a.pid && same_host;
+        let other = !(same_process && self.ip.is_ipv4() != ip.is_ipv4());
         if self.shared || self.state != State::Up || self.ip.is_unspecified() || !other {
             return None;
         }

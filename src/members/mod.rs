@@ -263,7 +263,7 @@ impl Members {
     /// Whether these very bytes are a member's url. If so, admission has passed them before.
     #[must_use]
     pub fn knows(&self, b: BalancerId, url: &[u8]) -> bool {
-        self.of(b).is_some_and(|b| b.table.find(url).is_some())
+        self.of(b).is_some_and(|b| b.table.look_up(url).is_some())
     }
 
     /// The member with this url.

@@ -5,6 +5,7 @@
 //! nobody who may announce can choose urls that collide. This file decides nothing.
 
 use super::member::{Member, MemberId};
+use crate::bytes::same;
 use siphasher::sip::SipHasher13;
 use std::cell::Cell;
 
@@ -66,15 +67,20 @@ impl Table {
 
     pub fn find(&self, url: &[u8]) -> Option<u32> {
         let last = self.slots.get(self.last.get() as usize).and_then(|slot| slot.member.as_ref());
-        if last.is_some_and(|member| member.url() == url) {
+        if last.is_some_and(|member| same(member.url(), url)) {
             return Some(self.last.get());
         }
+        self.look_up(url)
+    }
+
+    /// As [`Table::find`], for a url that is hardly the one that was found last.
+    pub fn look_up(&self, url: &[u8]) -> Option<u32> {
         let hash = self.hash(url);
         let mut at = self.home(hash);
         loop {
-            let index = self.index[at].checked_sub(1)?;
+            let index = self.index.get(at)?.checked_sub(1)?;
             let member = self.get(index);
-            if member.hash == hash && member.url() == url {
+            if member.hash == hash && same(member.url(), url) {
                 self.last.set(index);
                 return Some(index);
             }
@@ -113,12 +119,20 @@ impl Table {
         slot.member.take().expect(LIVE)
     }
 
+    #[inline(always)]
     pub fn get(&self, index: u32) -> &Member {
-        self.slots[index as usize].member.as_ref().expect(LIVE)
+        let Some(Slot { member: Some(member), .. }) = self.slots.get(index as usize) else {
+            unreachable!("{LIVE}")
+        };
+        member
     }
 
+    #[inline(always)]
     pub fn get_mut(&mut self, index: u32) -> &mut Member {
-        self.slots[index as usize].member.as_mut().expect(LIVE)
+        let Some(Slot { member: Some(member), .. }) = self.slots.get_mut(index as usize) else {
+            unreachable!("{LIVE}")
+        };
+        member
     }
 
     pub fn by_id(&self, id: MemberId) -> Option<&Member> {

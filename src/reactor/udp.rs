@@ -32,19 +32,23 @@ pub fn send_all(socket: &UdpSocket, datagrams: &[&[u8]]) -> (usize, Option<io::E
 #[cfg(all(target_os = "linux", not(beacond_portable)))]
 mod batched {
     use super::{BATCH, DATAGRAM, SCRATCH, SocketAddr, UdpSocket, io};
-    use nix::sys::socket::{MsgFlags, MultiHeaders, SockaddrStorage, recvmmsg, sendmmsg};
+    use nix::sys::socket::{
+        MsgFlags, MultiHeaders, SockaddrIn, SockaddrIn6, SockaddrLike, SockaddrStorage, recvmmsg, sendmmsg,
+    };
     use std::io::{IoSlice, IoSliceMut};
     use std::os::fd::AsRawFd;
 
-    /// Receives batches from one socket. Never shared between sockets: the kernel's name lengths live on in it.
+    /// Receives batches from one socket. Never shared between sockets: the kernel's name lengths live on in it, and
+    /// the family is the first socket's.
+    #[derive(Default)]
     pub struct Receiver {
-        headers: MultiHeaders<SockaddrStorage>,
+        headers: Option<Headers>,
     }
 
-    impl Default for Receiver {
-        fn default() -> Receiver {
-            Receiver { headers: MultiHeaders::preallocate(BATCH, None) }
-        }
+    /// By the socket's family. An address of either would do, were it not for its size: each datagram's is copied.
+    enum Headers {
+        V4(MultiHeaders<SockaddrIn>),
+        V6(MultiHeaders<SockaddrIn6>),
     }
 
     impl Receiver {
@@ -60,29 +64,43 @@ mod batched {
             scratch: &mut [u8],
             each: &mut dyn FnMut(&[u8], SocketAddr),
         ) -> io::Result<usize> {
-            let mut rooms = scratch[..SCRATCH].chunks_exact_mut(DATAGRAM);
-            let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
-                std::array::from_fn(|_| [IoSliceMut::new(rooms.next().expect("SCRATCH holds BATCH rooms"))]);
-            let fd = socket.as_raw_fd();
-            let batch = recvmmsg(fd, &mut self.headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
-            let mut count = 0;
-            for datagram in batch {
-                count += 1;
-                // An empty datagram yields no slice.
-                let bytes = datagram.iovs().next().unwrap_or_default();
-                if let Some(from) = datagram.address.as_ref().and_then(socket_addr) {
-                    each(bytes, from);
-                }
+            if self.headers.is_none() {
+                self.headers = Some(match socket.local_addr()? {
+                    SocketAddr::V4(_) => Headers::V4(MultiHeaders::preallocate(BATCH, None)),
+                    SocketAddr::V6(_) => Headers::V6(MultiHeaders::preallocate(BATCH, None)),
+                });
             }
-            Ok(count)
+            match &mut self.headers {
+                Some(Headers::V4(headers)) => receive(headers, socket, scratch, each),
+                Some(Headers::V6(headers)) => receive(headers, socket, scratch, each),
+                None => Ok(0),
+            }
         }
     }
 
-    fn socket_addr(name: &SockaddrStorage) -> Option<SocketAddr> {
-        if let Some(v4) = name.as_sockaddr_in() {
-            return Some(SocketAddr::V4((*v4).into()));
+    fn receive<S: SockaddrLike + Copy + Into<SocketAddr>>(
+        headers: &mut MultiHeaders<S>,
+        socket: &UdpSocket,
+        scratch: &mut [u8],
+        each: &mut dyn FnMut(&[u8], SocketAddr),
+    ) -> io::Result<usize> {
+        let mut rooms = scratch[..SCRATCH].chunks_exact_mut(DATAGRAM);
+        let mut slices: [[IoSliceMut<'_>; 1]; BATCH] =
+            std::array::from_fn(|_| [IoSliceMut::new(rooms.next().expect("SCRATCH holds BATCH rooms"))]);
+        let fd = socket.as_raw_fd();
+        let mut batch = recvmmsg(fd, headers, slices.iter_mut(), MsgFlags::MSG_DONTWAIT, None)?;
+        let mut count = 0;
+        loop {
+            // Looked at where it lies: it is large, and a `for` would move it.
+            let next = batch.next();
+            let Some(datagram) = &next else { return Ok(count) };
+            count += 1;
+            // An empty datagram yields no slice.
+            let bytes = datagram.iovs().next().unwrap_or_default();
+            if let Some(from) = datagram.address {
+                each(bytes, from.into());
+            }
         }
-        name.as_sockaddr_in6().map(|v6| SocketAddr::V6((*v6).into()))
     }
 
     pub(super) fn send_all(socket: &UdpSocket, datagrams: &[&[u8]]) -> (usize, Option<io::Error>) {

@@ -3,6 +3,7 @@
 use super::Config;
 use crate::beacon::Reason;
 use crate::beacon::gate::{Heard, Subject};
+use crate::beacon::wire::{self, Body};
 use crate::bytes::{LogBudget, LogGate, Printable};
 use crate::clock::{Mono, Now, Seconds};
 use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
@@ -186,10 +187,15 @@ impl Ear {
         let known = |url: &[u8]| {
             members.knows(id, url) && disowned.binary_search_by(|other| other.as_slice().cmp(url)).is_err()
         };
-        let result = match self.config.gate.hear(datagram, now, known) {
+        let opened = match self.config.gate.open(datagram) {
+            Ok(opened) => opened,
+            Err(reason) => return self.drop(id, reason, from, now, shared),
+        };
+        let body = Body::parse(opened.text);
+        let result = match self.config.gate.hear(&opened, &body, now, known) {
             Ok(heard) => {
-                log::debug!(target: "listen", "received: {} from {from}", Printable(crate::beacon::wire::text(datagram)));
-                self.act(id, &heard, from, now, shared)
+                log::debug!(target: "listen", "received: {} from {from}", Printable(wire::text(datagram)));
+                self.act(id, &heard, &body, from, now, shared)
             }
             Err(reason) => Err(reason),
         };
@@ -203,6 +209,7 @@ impl Ear {
         &mut self,
         id: BalancerId,
         heard: &Heard<'_>,
+        body: &Body<'_>,
         from: SocketAddr,
         now: Now,
         shared: &mut Shared,
@@ -214,7 +221,7 @@ impl Ear {
                 return Ok(());
             }
             Subject::Here(url) => {
-                let statement = self.statement(url, heard, from);
+                let statement = self.statement(url, heard, body, from);
                 (url, shared.members.announce(id, &statement, now.mono))
             }
             Subject::Leaving(url) => (url, shared.members.leave(id, url, heard.ts, now.mono)),
@@ -243,8 +250,8 @@ impl Ear {
                 log::info!(target: "listen", "{what} {url} {preposition} balancer://{balancer}");
             }
         }
-        if facts != Facts::default() && self.may_log(now) {
-            self.tell(&facts, url, heard, from);
+        if !facts.is_empty() && self.may_log(now) {
+            self.tell(&facts, url, body, from);
         }
         Ok(())
     }
@@ -258,26 +265,32 @@ impl Ear {
         held.is_some()
     }
 
-    fn statement<'a>(&self, url: &'a [u8], heard: &Heard<'a>, from: SocketAddr) -> Announce<'a> {
+    fn statement<'a>(
+        &self,
+        url: &'a [u8],
+        heard: &Heard<'a>,
+        body: &Body<'a>,
+        from: SocketAddr,
+    ) -> Announce<'a> {
         Announce {
             url,
             ts: heard.ts,
             replay_check: heard.authentic,
             timeout: self.config.timeout,
-            every: heard.body.every,
-            weight: heard.body.weight,
+            every: body.every,
+            weight: body.weight,
             from,
-            host: heard.body.host,
-            pid: heard.body.pid,
+            host: body.host,
+            pid: body.pid,
             key: heard.key,
         }
     }
 
     /// Says what is odd about an announcement that was accepted.
-    fn tell(&self, facts: &Facts, url: Printable<'_>, heard: &Heard<'_>, from: SocketAddr) {
+    fn tell(&self, facts: &Facts, url: Printable<'_>, body: &Body<'_>, from: SocketAddr) {
         let balancer = &self.config.balancer;
         if let Some(before) = facts.reweighted {
-            let weight = heard.body.weight;
+            let weight = body.weight;
             log::info!(target: "listen", "weight of {url} in balancer://{balancer} is {weight}, was {before}");
         }
         if let Some(other) = facts.second_source {
@@ -291,7 +304,7 @@ impl Ear {
             log::warn!(
                 target: "listen",
                 "{url} announces itself every {:.1} s: with a timeout of {:.1} s, a lost datagram or two evict it",
-                Seconds(heard.body.every.unwrap_or_default()),
+                Seconds(body.every.unwrap_or_default()),
                 Seconds(self.config.timeout)
             );
         }
