@@ -244,7 +244,8 @@ impl Fuzz {
                 self.members.members(b).map(|(_, m)| (m.url().to_vec(), m.mark)).collect();
             let full = self.members.count(b) >= self.policy_of(name).max_members;
             for ((_, url), mark) in self.marks.iter().filter(|((of, _), _)| *of == b) {
-                assert!(full || marks.get(url) == Some(mark), "a restart lost a mark");
+                // It may be higher: one recalled before the member was known is not in the account.
+                assert!(full || marks.get(url).is_some_and(|kept| kept >= mark), "a restart lost a mark");
             }
             self.forget_marks(b);
         }
