@@ -103,6 +103,16 @@ impl<'a> Cx<'a> {
         self.core.wheel.arm(at.0.div_ceil(TICK), (self.me, key))
     }
 
+    /// Arms the one timer that a service has for `key` anew, in place of the one it had; at [`Mono::NEVER`] there is none.
+    pub fn rearm(&mut self, timer: &mut Option<TimerId>, key: Key, at: Mono) {
+        if let Some(old) = timer.take() {
+            self.cancel(old);
+        }
+        if at != Mono::NEVER {
+            *timer = Some(self.arm(key, at));
+        }
+    }
+
     /// Forgets a timer; one that has fired is none.
     pub fn cancel(&mut self, timer: TimerId) {
         self.core.wheel.cancel(timer);

@@ -1,10 +1,11 @@
 //! How a sink follows a balancer: the table's levels, carried over when they change, and what the sink makes of each
-//! member, carried back for `status`.
+//! member, carried back for `status`; and its news, carried to the log.
 //!
 //! A sink owns a [`Follow`] of the kind of server that its balancer knows. What is to be done about a difference is the
 //! sink's own affair.
 
 use super::diff::Goal;
+use super::trouble::News;
 use super::{Refused, Want};
 use crate::members::{BalancerId, MemberId, State};
 use crate::reactor::Cx;
@@ -113,5 +114,13 @@ impl<K: Ord + Clone> Follow<K> {
             want: Want::of(goals),
             members: placed,
         }
+    }
+}
+
+/// Puts a machine's news into the log of `role`, each with the sink's `name` before it.
+pub fn log_news(role: &str, name: &str, news: Vec<News>) {
+    for News { warn, text } in news {
+        let level = if warn { log::Level::Warn } else { log::Level::Info };
+        log::log!(target: role, level, "{name}: {text}");
     }
 }

@@ -3,9 +3,8 @@
 //!
 //! One question at a time, with deadlines; between them a timer. Every decision is the machine's.
 
-use super::follow::Follow;
+use super::follow::{Follow, log_news};
 use super::machine::{Ask, Machine, Todo};
-use super::trouble::News;
 use crate::clock::Mono;
 use crate::http_client::{HttpClient, Limits, Outcome};
 use crate::http1::{HttpUrl, Request};
@@ -64,7 +63,7 @@ impl<M: Machine> HttpSink<M> {
             }
             match todo {
                 Todo::Ask(ask) => self.ask(&ask, cx),
-                Todo::Wait(at) => return self.wake_at(at, cx),
+                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
             }
         }
     }
@@ -99,23 +98,13 @@ impl<M: Machine> HttpSink<M> {
         }
     }
 
-    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
-        self.rest(cx);
-        self.timer = Some(cx.arm(TIMER, at));
-    }
-
     fn rest(&mut self, cx: &mut Cx<'_>) {
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
+        cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
     }
 
     /// Prints the machine's news.
     fn tell(&mut self) {
-        for News { warn, text } in self.machine.news() {
-            let level = if warn { log::Level::Warn } else { log::Level::Info };
-            log::log!(target: self.site.role, level, "{}: {text}", self.site.name);
-        }
+        log_news(self.site.role, &self.site.name, self.machine.news());
     }
 }
 

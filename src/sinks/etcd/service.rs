@@ -4,10 +4,10 @@
 use super::Config;
 use super::layout::Card;
 use super::link::{LINK, Link, Reply};
-use super::machine::{Facts, Machine, News, State, Todo};
+use super::machine::{Facts, Machine, State, Todo};
 use crate::clock::Mono;
 use crate::reactor::{Cx, Done, Key, Ready, Service};
-use crate::sinks::follow::Follow;
+use crate::sinks::follow::{Follow, log_news};
 use crate::url::Url;
 use crate::views::ViewState;
 use crate::wheel::TimerId;
@@ -57,7 +57,7 @@ impl Etcd {
                 self.table.show(view, cx);
             }
             match todo {
-                Todo::Wait(at) => return self.wake_at(at, cx),
+                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
                 Todo::Send(call) => {
                     let reply = self.link.ask(call, cx);
                     self.heard(reply, cx);
@@ -106,19 +106,7 @@ impl Etcd {
                 .for_each(|(url, mark)| members.recall(id, url.text().as_bytes(), *mark, cx.now.mono));
             log::info!(target: "etcd", "{}: {} replay mark(s) taken over", self.config.name, found.len());
         }
-        for News { warn, text } in self.machine.news() {
-            let level = if warn { log::Level::Warn } else { log::Level::Info };
-            log::log!(target: "etcd", level, "{}: {text}", self.config.name);
-        }
-    }
-
-    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-        if at != Mono::NEVER {
-            self.timer = Some(cx.arm(TIMER, at));
-        }
+        log_news("etcd", &self.config.name, self.machine.news());
     }
 }
 
@@ -173,7 +161,7 @@ impl Service for Etcd {
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
         self.link.close(cx);
-        self.wake_at(Mono::NEVER, cx);
+        cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
         self.table.withdraw(cx);
     }
 

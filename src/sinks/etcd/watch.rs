@@ -2,7 +2,7 @@
 
 use super::layout::{Card, Layout, Site};
 use super::link::{LINK, Link, Reply};
-use super::machine::{News, Todo};
+use super::machine::Todo;
 use super::watcher::{Saying, Watcher};
 use super::{AUTH_FILE, CLUSTER, ENDPOINT, PREFIX};
 use crate::beacon::admission::Admission;
@@ -16,6 +16,7 @@ use crate::members::{Announce, BalancerId, Heard, Member, Reason, State};
 use crate::options::{Opt, Role, Story, Table};
 use crate::reactor::{Cx, Done, Key, Planned, Ready, Service};
 use crate::secret::Login;
+use crate::sinks::follow::log_news;
 use crate::sorted::Sorted;
 use crate::stats::Counter;
 use crate::url::Url;
@@ -125,7 +126,7 @@ impl Watch {
         while !self.link.is_busy() {
             let Some(watcher) = &mut self.watcher else { return };
             match watcher.next(cx.now.mono) {
-                Todo::Wait(at) => return self.wake_at(at, cx),
+                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
                 Todo::Send(call) => {
                     let reply = self.link.ask(call, cx);
                     self.heard(reply, cx);
@@ -147,10 +148,8 @@ impl Watch {
             }
         };
         let away = watcher.is_away();
-        for News { warn, text } in watcher.news() {
-            let level = if warn { log::Level::Warn } else { log::Level::Info };
-            log::log!(target: "etcd-watch", level, "{}: {text}", self.name());
-        }
+        let news = watcher.news();
+        log_news("etcd-watch", &self.name(), news);
         if away {
             cx.shared.members.cut_off(id, now);
         }
@@ -191,15 +190,6 @@ impl Watch {
         let balancer = &self.config.site.balancer;
         log::info!(target: "etcd-watch", "{what} {} {preposition} balancer://{balancer}", Printable(url.text().as_bytes()));
         false
-    }
-
-    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-        if at != Mono::NEVER {
-            self.timer = Some(cx.arm(TIMER, at));
-        }
     }
 }
 
@@ -246,7 +236,7 @@ impl Service for Watch {
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
         self.link.close(cx);
-        self.wake_at(Mono::NEVER, cx);
+        cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
     }
 }
 

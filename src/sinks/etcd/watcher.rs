@@ -8,12 +8,13 @@
 //! Pure.
 
 use super::layout::{Card, Layout, Site, read_card, read_url};
-use super::machine::{News, Todo};
+use super::machine::Todo;
 use super::mirror::{Look, Mirror};
 use super::wire;
 use crate::beacon::admission::Admission;
 use crate::clock::Mono;
 use crate::sinks::back_off;
+use crate::sinks::trouble::News;
 use crate::sorted::Sorted;
 use crate::url::Url;
 use std::time::Duration;

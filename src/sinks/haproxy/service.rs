@@ -5,14 +5,14 @@
 //! decision is the machine's.
 
 use super::exchange::{Exchange, Progress};
-use super::machine::{Machine, News, Todo};
+use super::machine::{Machine, Todo};
 use super::notes::State;
 use super::{Config, Door, accept_scheme};
 use crate::clock::Mono;
 use crate::reactor::bank::plain;
 use crate::reactor::{Cx, Done, Job, Key, Ready, Service};
 use crate::sinks::address;
-use crate::sinks::follow::Follow;
+use crate::sinks::follow::{Follow, log_news};
 use crate::url::Url;
 use crate::views::ViewState;
 use crate::wheel::TimerId;
@@ -83,7 +83,7 @@ impl Haproxy {
             }
             match todo {
                 Todo::Send(line) => self.send(line, cx),
-                Todo::Wait(at) => return self.wake_at(at, cx),
+                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
             }
         }
     }
@@ -130,7 +130,7 @@ impl Haproxy {
             Progress::Waiting | Progress::More => (Wait::Reply, REPLY_TIME),
         };
         if awaits.replace(wait) != Some(wait) {
-            self.wake_at(cx.now.mono.after(patience), cx);
+            cx.rearm(&mut self.timer, TIMER, cx.now.mono.after(patience));
         }
         if progress == Progress::More {
             cx.again(SOCKET);
@@ -152,25 +152,13 @@ impl Haproxy {
         if let Task::Exchange { exchange, .. } = std::mem::replace(&mut self.task, Task::Rest) {
             exchange.close(cx);
         }
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-    }
-
-    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-        self.timer = Some(cx.arm(TIMER, at));
+        cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
     }
 
     /// Prints the machine's news.
     fn tell(&mut self) {
         let name = self.name();
-        for News { warn, text } in self.machine.news() {
-            let level = if warn { log::Level::Warn } else { log::Level::Info };
-            log::log!(target: "haproxy", level, "{name}: {text}");
-        }
+        log_news("haproxy", &name, self.machine.news());
     }
 }
 

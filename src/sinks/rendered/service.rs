@@ -3,14 +3,14 @@
 //! Files are read and written by the helper, commands run as children, nginx is asked over HTTP; a timer bounds each.
 //! Every decision is the machine's.
 
-use super::machine::{Came, Machine, News, Part, Todo};
+use super::machine::{Came, Machine, Part, Todo};
 use super::run::{Asked, COMMAND_TIME, Inquiry, Run};
 use super::{Config, Reload};
 use crate::clock::Mono;
 use crate::process;
 use crate::reactor::bank::plain;
 use crate::reactor::{Care, Cx, Done, Job, Key, Reading, Ready, Service, Stamp};
-use crate::sinks::follow::Follow;
+use crate::sinks::follow::{Follow, log_news};
 use crate::url::Url;
 use crate::wheel::TimerId;
 use nix::errno::Errno;
@@ -78,7 +78,7 @@ impl Rendered {
                 self.table.show(|server| self.machine.view(server), cx);
             }
             match todo {
-                Todo::Wait(at) => return self.wake_at(at, cx),
+                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
                 todo => self.begin(todo, cx),
             }
         }
@@ -121,7 +121,7 @@ impl Rendered {
         match cx.offload(JOB, job) {
             Ok(()) => {
                 self.task = task;
-                self.wake_at(cx.now.mono.after(DISK_TIME), cx);
+                cx.rearm(&mut self.timer, TIMER, cx.now.mono.after(DISK_TIME));
             }
             Err(_) => self.end(Came::Failed("too much waits for the disk".to_owned()), cx),
         }
@@ -135,7 +135,7 @@ impl Rendered {
         match Run::spawn(&command, &env, PIPES, cx) {
             Ok(run) => {
                 self.task = Task::Run(Box::new(run));
-                self.wake_at(cx.now.mono.after(COMMAND_TIME), cx);
+                cx.rearm(&mut self.timer, TIMER, cx.now.mono.after(COMMAND_TIME));
             }
             Err(why) => self.end(Came::Failed(why), cx),
         }
@@ -175,7 +175,7 @@ impl Rendered {
     fn asked(&mut self, asked: Asked, cx: &mut Cx<'_>) {
         match asked {
             Asked::Pending => {}
-            Asked::Again(at) => self.wake_at(at, cx),
+            Asked::Again(at) => cx.rearm(&mut self.timer, TIMER, at),
             Asked::Right => self.end(Came::Done, cx),
             Asked::Wrong(why) => self.end(Came::Failed(why), cx),
         }
@@ -194,18 +194,7 @@ impl Rendered {
             Task::Ask(mut inquiry) => inquiry.close(cx),
             Task::Rest | Task::Disk(_) | Task::PidFile | Task::Process(_) => {}
         }
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-    }
-
-    fn wake_at(&mut self, at: Mono, cx: &mut Cx<'_>) {
-        if let Some(timer) = self.timer.take() {
-            cx.cancel(timer);
-        }
-        if at < Mono::NEVER {
-            self.timer = Some(cx.arm(TIMER, at));
-        }
+        cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
     }
 
     fn path(&self, part: Part) -> std::path::PathBuf {
@@ -225,10 +214,7 @@ impl Rendered {
 
     /// Prints the machine's news.
     fn tell(&mut self) {
-        for News { warn, text } in self.machine.news() {
-            let level = if warn { log::Level::Warn } else { log::Level::Info };
-            log::log!(target: self.config.role, level, "{}: {text}", self.config.name());
-        }
+        log_news(self.config.role, &self.config.name(), self.machine.news());
     }
 
     /// What a command wrote to its standard error: news if it failed, unless it says the same again and again.

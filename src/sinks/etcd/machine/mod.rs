@@ -20,6 +20,7 @@ use super::layout::{Card, Site, mark_text, read_mark, read_url};
 use super::mirror::{Look, Mirror};
 use super::wire::{self, Call, Fault};
 use crate::clock::{Mono, Now};
+use crate::sinks::trouble::News;
 use crate::sinks::{Want, back_off};
 use crate::sorted::Sorted;
 use crate::url::Url;
@@ -56,15 +57,6 @@ pub enum Todo {
     Send(Call),
     /// Nothing before that time (a change of the table aside).
     Wait(Mono),
-}
-
-/// One line for the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct News {
-    /// Something is wrong; otherwise something has changed.
-    pub warn: bool,
-    /// Without the sink's name.
-    pub text: String,
 }
 
 /// Where a member stands in etcd.

@@ -11,6 +11,7 @@ mod steps;
 
 use super::layout::{Layout, Servers, Shown};
 use crate::clock::Mono;
+use crate::sinks::trouble::News;
 use crate::sinks::{Want, back_off};
 use crate::url::Url;
 use crate::views::ViewState;
@@ -79,15 +80,6 @@ pub enum Came {
     Done,
     /// It is not, and why.
     Failed(String),
-}
-
-/// One line for the log.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct News {
-    /// Something is wrong; otherwise something has changed.
-    pub warn: bool,
-    /// Without the sink's name.
-    pub text: String,
 }
 
 /// One file, as we write it.
