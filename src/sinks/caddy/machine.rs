@@ -96,7 +96,7 @@ impl Machine {
         want: &Want<String>,
         now: Mono,
     ) -> Option<Todo> {
-        let listed: Sorted<String, ()> = seen.dials().map(|dial| (dial, ())).collect();
+        let listed: Sorted<String, ()> = seen.dials().map(|dial| (dial.to_owned(), ())).collect();
         for (key, _) in want.servers.iter() {
             self.notes.or_default(key.clone());
         }

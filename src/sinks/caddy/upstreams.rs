@@ -4,17 +4,19 @@
 //! [{"dial":"10.0.0.5:8080"},{"dial":"web1.lan:80","max_requests":7}]          null where the handler has none
 //! ```
 //!
-//! Entries that are not ours keep their fields and their place. Caddy takes a list with any text as an address and
+//! Entries that are not ours keep their place and every byte of their text: read as values and written again, a number
+//! of many digits would come out as its neighbour, and a key given twice once. Caddy takes a list with any text as an address and
 //! answers 200, so only what was a member's url is written.
 
 use crate::bytes::is_bulky_json;
 use crate::url::Url;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 /// The upstreams of one handler.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Upstreams {
-    entries: Vec<Value>,
+    entries: Vec<Entry>,
     /// There is no list: the handler has none yet, and it must be made.
     pub missing: bool,
 }
@@ -26,36 +28,54 @@ impl Upstreams {
         if is_bulky_json(text) {
             return None;
         }
-        let (entries, missing) = match serde_json::from_slice(text).ok()? {
-            Value::Null => (Vec::new(), true),
-            Value::Array(entries) if entries.iter().all(Value::is_object) => (entries, false),
-            _ => return None,
-        };
+        let list: Option<Vec<Box<RawValue>>> = serde_json::from_slice(text).ok()?;
+        let missing = list.is_none();
+        let entries = list.unwrap_or_default().into_iter().map(Entry::read).collect::<Option<_>>()?;
         Some(Upstreams { entries, missing })
     }
 
     /// The addresses of those entries that lead to one.
-    pub fn dials(&self) -> impl Iterator<Item = String> {
-        self.entries.iter().filter_map(dial)
+    pub fn dials(&self) -> impl Iterator<Item = &str> {
+        self.entries.iter().filter_map(|entry| entry.dial.as_deref())
     }
 
     /// The list without the entries of `away`, and with those of `more` at its end, as JSON.
     #[must_use]
     pub fn changed(&self, away: &[&str], more: &[&str]) -> String {
-        let stays = |entry: &&Value| dial(entry).is_none_or(|dial| !away.contains(&dial.as_str()));
+        let stays = |entry: &&Entry| entry.dial.as_deref().is_none_or(|dial| !away.contains(&dial));
+        let kept = self.entries.iter().filter(stays).map(|entry| entry.text.to_string());
         let added = more.iter().map(|&dial| {
-            Value::Object(Map::from_iter([("dial".to_owned(), Value::String(dial.to_owned()))]))
+            Value::Object(Map::from_iter([("dial".to_owned(), Value::String(dial.to_owned()))])).to_string()
         });
-        Value::Array(self.entries.iter().filter(stays).cloned().chain(added).collect()).to_string()
+        format!("[{}]", kept.chain(added).collect::<Vec<_>>().join(","))
     }
 }
 
-/// Where an entry leads, in the form that members have: `host:port`, lower case.
-fn dial(entry: &Value) -> Option<String> {
-    let text = entry.get("dial")?.as_str()?;
-    // Only what has a port: the scheme is not the handler's, and its own port must not be guessed.
-    let url = Url::parse(format!("tcp://{text}").as_bytes()).ok()?;
-    Some(url.authority().to_owned())
+/// One upstream.
+#[derive(Clone, Debug)]
+struct Entry {
+    text: Box<RawValue>,
+    /// Where it leads, in the form that members have: `host:port`, lower case.
+    dial: Option<String>,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Entry) -> bool {
+        self.text.get() == other.text.get()
+    }
+}
+
+impl Entry {
+    fn read(text: Box<RawValue>) -> Option<Entry> {
+        let Ok(Value::Object(fields)) = serde_json::from_str(text.get()) else { return None };
+        // Only what has a port: the scheme is not the handler's, and its own port must not be guessed.
+        let dial = fields
+            .get("dial")
+            .and_then(Value::as_str)
+            .and_then(|dial| Url::parse(format!("tcp://{dial}").as_bytes()).ok())
+            .map(|url| url.authority().to_owned());
+        Some(Entry { text, dial })
+    }
 }
 
 /// What went wrong, in Caddy's words: `{"error":"unknown object ID 'web'"}`.
@@ -74,8 +94,7 @@ pub fn fuzz_caddy_upstreams(data: &[u8]) {
     if let Some(list) = Upstreams::read(data) {
         let again = Upstreams::read(list.changed(&[], &[]).as_bytes()).expect("what we write, we read");
         assert_eq!(again.entries, list.entries);
-        let dials: Vec<String> = list.dials().collect();
-        let all: Vec<&str> = dials.iter().map(String::as_str).collect();
+        let all: Vec<&str> = list.dials().collect();
         let emptied = Upstreams::read(list.changed(&all, &["10.0.0.5:80"]).as_bytes()).expect("so is this");
         assert_eq!(emptied.dials().collect::<Vec<_>>(), ["10.0.0.5:80"]);
     }
@@ -96,6 +115,13 @@ mod tests {
             list.changed(&["web1.lan:81", "[::1]:82"], &["10.0.0.2:80"]),
             r#"[{"dial":"10.0.0.1:80","max_requests":7},{"dial":"unix//run/x"},{"dial":"{http.x}:80"},{"lookup_srv":"a.b"},{"dial":"10.0.0.2:80"}]"#
         );
+    }
+
+    /// Read as a number, these 68 digits are written as 8.88888888888889e67, which is another one.
+    #[test]
+    fn an_entry_is_written_as_it_was_read() {
+        let odd = format!(r#"[{{"weight": {}7, "b":1, "a":1.50, "a":"\u00e9"}}]"#, "8".repeat(67));
+        assert_eq!(Upstreams::read(odd.as_bytes()).unwrap().changed(&[], &[]), odd);
     }
 
     #[test]
