@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 missed=0
-for bench in receiver daemon haproxy sinks files etcd proxy; do
+for bench in receiver daemon haproxy sinks rounds files etcd proxy; do
   cargo bench -q --bench "$bench" || missed=1
 done
 for bench in wire members wheel; do

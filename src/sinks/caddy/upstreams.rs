@@ -10,8 +10,7 @@
 
 use crate::bytes::is_bulky_json;
 use crate::url::Url;
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::{Deserializer, Map, Value};
 
 /// The upstreams of one handler.
 #[derive(Clone, PartialEq, Debug)]
@@ -28,10 +27,22 @@ impl Upstreams {
         if is_bulky_json(text) {
             return None;
         }
-        let list: Option<Vec<Box<RawValue>>> = serde_json::from_slice(text).ok()?;
-        let missing = list.is_none();
-        let entries = list.unwrap_or_default().into_iter().map(Entry::read).collect::<Option<_>>()?;
-        Some(Upstreams { entries, missing })
+        let text = text.trim_ascii();
+        if text == b"null" {
+            return Some(Upstreams { entries: Vec::new(), missing: true });
+        }
+        let mut rest = text.strip_prefix(b"[")?.strip_suffix(b"]")?.trim_ascii();
+        let mut entries = Vec::new();
+        while !rest.is_empty() {
+            let (entry, after) = Entry::take(rest)?;
+            entries.push(entry);
+            rest = match after.split_first() {
+                Some((b',', next)) if !next.is_empty() => next.trim_ascii_start(),
+                None => after,
+                Some(_) => return None,
+            };
+        }
+        Some(Upstreams { entries, missing: false })
     }
 
     /// The addresses of those entries that lead to one.
@@ -43,7 +54,7 @@ impl Upstreams {
     #[must_use]
     pub fn changed(&self, away: &[&str], more: &[&str]) -> String {
         let stays = |entry: &&Entry| entry.dial.as_deref().is_none_or(|dial| !away.contains(&dial));
-        let kept = self.entries.iter().filter(stays).map(|entry| entry.text.to_string());
+        let kept = self.entries.iter().filter(stays).map(|entry| entry.text.clone());
         let added = more.iter().map(|&dial| {
             Value::Object(Map::from_iter([("dial".to_owned(), Value::String(dial.to_owned()))])).to_string()
         });
@@ -52,29 +63,27 @@ impl Upstreams {
 }
 
 /// One upstream.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 struct Entry {
-    text: Box<RawValue>,
+    text: String,
     /// Where it leads, in the form that members have: `host:port`, lower case.
     dial: Option<String>,
 }
 
-impl PartialEq for Entry {
-    fn eq(&self, other: &Entry) -> bool {
-        self.text.get() == other.text.get()
-    }
-}
-
 impl Entry {
-    fn read(text: Box<RawValue>) -> Option<Entry> {
-        let Ok(Value::Object(fields)) = serde_json::from_str(text.get()) else { return None };
+    /// Takes the entry at the front of a list, and what follows it.
+    fn take(list: &[u8]) -> Option<(Entry, &[u8])> {
+        let mut values = Deserializer::from_slice(list).into_iter();
+        let Some(Ok(Value::Object(fields))) = values.next() else { return None };
+        let (text, after) = list.split_at(values.byte_offset());
         // Only what has a port: the scheme is not the handler's, and its own port must not be guessed.
         let dial = fields
             .get("dial")
             .and_then(Value::as_str)
             .and_then(|dial| Url::parse(format!("tcp://{dial}").as_bytes()).ok())
             .map(|url| url.authority().to_owned());
-        Some(Entry { text, dial })
+        let text = String::from_utf8(text.to_vec()).ok()?;
+        Some((Entry { text, dial }, after.trim_ascii_start()))
     }
 }
 
@@ -128,7 +137,9 @@ mod tests {
     fn lists_and_other_things() {
         assert!(Upstreams::read(b"null\n").unwrap().missing);
         assert!(!Upstreams::read(b"[]").unwrap().missing);
-        for bad in ["", "{}", "[1]", "[{}", "\"x\"", "<html>"] {
+        for bad in
+            ["", "{}", "[1]", "[{}", "{}]", "[{},]", "[,{}]", "[{}{}]", "[{},{}]]", "[", "\"x\"", "<html>"]
+        {
             assert_eq!(Upstreams::read(bad.as_bytes()), None, "{bad}");
         }
         assert_eq!(complaint(br#"{"error":"unknown object ID 'x'"}"#).unwrap(), "unknown object ID 'x'");
