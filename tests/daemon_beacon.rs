@@ -12,6 +12,7 @@ use common::daemon::{Daemon, private_file, run, secret_file};
 use common::sender::{Sender, now_us};
 use common::{SECRET, wait_until};
 use serde_json::{Value, json};
+use std::io::Write;
 use std::time::{Duration, Instant};
 
 const LISTEN: &str = "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --balancer web";
@@ -48,6 +49,82 @@ fn a_member_appears_falls_silent_and_returns() {
     listen.line(&format!("left backend {url} from balancer://web"));
     assert_eq!(listen.member("web", url)["state"], "left");
     assert_eq!(listen.stop(), Some(0));
+}
+
+/// The process is stopped as it comes back from waiting, with what it was called for in its hands and announcements in
+/// its socket. By the clock everybody has been silent for too long; they were not.
+#[test]
+fn a_pause_of_the_process_is_nobodys_silence() {
+    let dir = tempfile::tempdir().unwrap();
+    let listen = receiver(dir.path(), "--timeout 1500ms --when-deaf evict");
+    let sender = Sender::new(listen.listening());
+    let url = "http://127.9.0.1:8080";
+    for round in 0..2 {
+        sender.announce(url, "");
+        // Something to do that is no announcement.
+        let mut other = std::os::unix::net::UnixStream::connect(&listen.control).unwrap();
+        let heard = |count| wait_until("it is heard", || listen.counter("beacon.accepted") >= count);
+        heard(2 * round + 1);
+        listen.signal("STOP");
+        other.write_all(b"s").unwrap();
+        let stopped = Instant::now();
+        while stopped.elapsed() < Duration::from_secs(2) {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        sender.announce(url, "");
+        listen.signal("CONT");
+        heard(2 * round + 2);
+    }
+    assert_eq!(listen.counter("member.evicted"), 0, "{:#?}", listen.log());
+}
+
+/// Two listeners of one balancer: what the one admits, the other still does not.
+#[test]
+fn each_listener_admits_for_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = secret_file(dir.path());
+    let listen = |ports| {
+        format!(
+            "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8:{ports} --balancer web --secret-file {secret}"
+        )
+    };
+    let daemon = Daemon::start(dir.path(), &format!("{} + {}", listen("9000-9099"), listen("8000-8099")));
+    let wide = daemon.listening();
+    let mark = daemon.log().iter().position(|line| line.contains("listening for beacons")).unwrap() + 1;
+    let (_, line) = daemon.line_after(mark, "listening for beacons on ");
+    let fenced = line.rsplit(' ').next().unwrap().parse().unwrap();
+    let url = "http://127.9.0.1:9050";
+    Sender::new(wide).announce(url, " weight=5");
+    daemon.line("added backend");
+    let stranger = Sender::new(fenced);
+    stranger.announce(url, " weight=0");
+    stranger.leave(url);
+    wait_until("both are dropped", || daemon.counter("beacon.drop.bad_url") == 2);
+    let member = daemon.member("web", url);
+    assert_eq!((&member["state"], &member["weight"]), (&json!("up"), &json!(5)));
+}
+
+/// An operator replaces `timeout 0` because of members that are dead: those it is meant for.
+#[test]
+fn a_reloaded_timeout_evicts_those_that_are_silent_already() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("beacond.conf");
+    let configure = |timeout| {
+        let secret = secret_file(dir.path());
+        let text = format!(
+            "[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nbalancer web\ntimeout {timeout}\nsecret-file {secret}\n"
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    configure("0");
+    let daemon = Daemon::start(dir.path(), &format!("-c {}", file.display()));
+    let url = "http://127.9.0.1:8080";
+    Sender::new(daemon.listening()).announce(url, "");
+    daemon.line("added backend");
+    configure("300ms");
+    daemon.signal("HUP");
+    daemon.line("configuration reloaded");
+    daemon.line(&format!("evicted backend {url}"));
 }
 
 #[test]

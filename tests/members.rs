@@ -5,7 +5,7 @@
 use beacond::clock::{Mono, Now};
 use beacond::members::{
     Announce, BalancerId, DeafReason, Event, Facts, Heard, Member, MemberId, Members, Policy, Reason,
-    Silence, State, What, WhenDeaf,
+    Silence, State, What, WhenDeaf, Writer,
 };
 use beacond::state_text::decode;
 use serde_json::Value;
@@ -212,7 +212,7 @@ fn one_mark_serves_announcements_and_goodbyes() {
     assert_eq!(say(&mut t, ts + 6), Heard::Dropped(Reason::ReplayedTs), "and still the mark has moved");
     assert!(matches!(say(&mut t, ts + 8), Heard::Revived(..)));
     assert_eq!(t.members.leave(t.b, B, ts, t.now), Heard::Ignored, "nobody knows it");
-    assert!(!t.members.knows(t.b, B));
+    assert!(t.members.lookup(t.b, B).is_none());
 }
 
 #[test]
@@ -605,7 +605,7 @@ fn what_does_not_fit_after_a_restart_is_the_longest_dead() {
     let b = members.balancer("web", Policy { max_members: 2, ..policy() }, t.now);
     let done = members.restore(saved, t.wall(), &mut |_, url| Some(url.to_vec()));
     assert_eq!((done.members, done.up, done.no_room), (2, 1, 1));
-    assert!(members.knows(b, C) && members.knows(b, B));
+    assert!([B, C].iter().all(|url| members.lookup(b, url).is_some()));
 }
 
 #[test]
@@ -756,7 +756,7 @@ fn absence_means_nothing_until_long_after_the_source_is_back() {
     bench.pass(TIMEOUT * 3);
     assert!(!bench.members.settled(bench.b, bench.now), "it is away still");
     bench.members.cut_off(bench.b, bench.now);
-    bench.members.heartbeat(bench.b, bench.now);
+    bench.members.reached(bench.b, bench.now);
     bench.pass(TIMEOUT - Duration::from_millis(1));
     assert!(!bench.members.settled(bench.b, bench.now), "it has just returned");
     bench.pass(Duration::from_millis(1));
@@ -764,17 +764,83 @@ fn absence_means_nothing_until_long_after_the_source_is_back() {
 }
 
 #[test]
-fn a_balancer_cut_off_from_its_source_keeps_its_members() {
+fn a_store_that_is_away_keeps_its_members_and_no_others() {
     let mut bench = Bench::new(policy());
-    bench.says(A);
+    let (store, receiver) = (Writer::new(1), Writer::new(2));
+    let kept = Announce { url: A, replay_check: false, writer: store, ..Announce::default() };
+    bench.tell(&kept);
+    bench.says(B);
     assert!(bench.members.cut_off(bench.b, bench.now));
-    assert!(!bench.members.cut_off(bench.b, bench.now));
-    bench.pass(TIMEOUT * 5);
-    assert_eq!(bench.members.up(bench.b), 1, "even a lone member");
-    let deaf = bench.members.deafness(bench.b).unwrap();
-    assert_eq!(deaf.reason, DeafReason::Away);
-    bench.members.heartbeat(bench.b, bench.now);
+    for _ in 0..40 {
+        assert!(!bench.members.cut_off(bench.b, bench.now), "each try fails again");
+        bench.pass(Duration::from_secs(1));
+        let ts = bench.wall().unix_us;
+        bench.tell(&Announce { url: C, ts, timeout: TIMEOUT, writer: receiver, ..Announce::default() });
+    }
+    assert_eq!([A, B, C].map(|url| bench.state(url)), [Some(State::Up), Some(State::Down), Some(State::Up)]);
+    assert_eq!(bench.members.deafness(bench.b).map(|deaf| deaf.reason), Some(DeafReason::Away));
+    bench.members.reached(bench.b, bench.now);
     assert_eq!(bench.members.deafness(bench.b), None);
-    bench.pass(TIMEOUT + Duration::from_millis(2));
-    assert_eq!(bench.members.up(bench.b), 0);
+    assert_eq!(bench.pass(Duration::from_millis(1)), ["hears"]);
+}
+
+/// A reload: its listeners are others, and so may be their timeouts.
+#[test]
+fn a_new_timeout_reaches_those_that_are_silent_already() {
+    for (before, after) in [(Duration::ZERO, TIMEOUT), (TIMEOUT * 100, TIMEOUT), (TIMEOUT, Duration::ZERO)] {
+        let mut bench = Bench::new(Policy { timeout: before, ..policy() });
+        let (old, new) = (Writer::new(1), Writer::new(2));
+        for url in [A, B] {
+            let ts = bench.wall().unix_us;
+            bench.tell(&Announce { url, ts, timeout: before, writer: old, ..Announce::default() });
+        }
+        bench.pass(Duration::from_secs(20));
+        bench.members.balancer("web", Policy { timeout: after, ..policy() }, bench.now);
+        bench.members.release(bench.b, old, bench.now);
+        bench.members.adopt(bench.b, new, after, &mut |_| true);
+        bench.members.invariants().unwrap();
+        // What was never to be evicted is silent from the change on, the others since they were heard.
+        let left = TIMEOUT - Duration::from_secs(if before.is_zero() { 0 } else { 20 });
+        for _ in 0..left.as_secs() {
+            assert_eq!(bench.state(A), Some(State::Up));
+            let ts = bench.wall().unix_us;
+            bench.tell(&Announce { url: B, ts, timeout: after, writer: new, ..Announce::default() });
+            bench.pass(Duration::from_secs(1));
+        }
+        bench.pass(Duration::from_millis(2));
+        assert_eq!(bench.state(A), Some(if after.is_zero() { State::Up } else { State::Down }), "{before:?}");
+    }
+}
+
+#[test]
+fn who_ends_leaves_nobody_for_ever() {
+    let mut bench = Bench::new(policy());
+    let (store, other) = (Writer::new(1), Writer::new(2));
+    bench.tell(&Announce { url: A, replay_check: false, writer: store, ..Announce::default() });
+    bench.tell(&Announce { url: B, replay_check: false, writer: other, ..Announce::default() });
+    bench.pass(TIMEOUT * 9);
+    bench.members.release(bench.b, store, bench.now);
+    bench.members.heartbeat(bench.b, bench.now);
+    bench.pass(TIMEOUT - Duration::from_millis(1));
+    bench.members.heartbeat(bench.b, bench.now);
+    assert_eq!([A, B].map(|url| bench.state(url)), [Some(State::Up); 2]);
+    bench.pass(Duration::from_millis(2));
+    assert_eq!([A, B].map(|url| bench.state(url)), [Some(State::Down), Some(State::Up)]);
+}
+
+/// What one listener admitted, another has yet to admit: who is fenced in there must not speak for it.
+#[test]
+fn a_url_is_known_to_who_brought_it() {
+    let mut bench = Bench::new(policy());
+    let (one, other) = (Writer::new(1), Writer::new(2));
+    bench.tell(&Announce { url: A, ts: 5, writer: one, ..Announce::default() });
+    let knows = |bench: &Bench, writer| bench.members.knows(bench.b, A, writer);
+    assert!(knows(&bench, one) && !knows(&bench, other) && !bench.members.knows(bench.b, B, one));
+    bench.tell(&Announce { url: A, ts: 6, writer: other, ..Announce::default() });
+    assert!(!knows(&bench, one) && knows(&bench, other));
+    bench.members.release(bench.b, other, bench.now);
+    bench.members.adopt(bench.b, one, TIMEOUT, &mut |member| member.url() != A);
+    assert!(!knows(&bench, one) && !knows(&bench, other));
+    bench.members.adopt(bench.b, one, TIMEOUT, &mut |_| true);
+    assert!(knows(&bench, one));
 }

@@ -459,7 +459,7 @@ impl Sim {
     fn yielded(&mut self) {
         let dead = self.account.iter().filter(|(_, a)| a.state != State::Up);
         let oldest = dead.clone().map(|(_, a)| a.died).min().expect("somebody dead");
-        let gone: Vec<_> = dead.filter(|(url, _)| !self.members.knows(self.b, url)).collect();
+        let gone: Vec<_> = dead.filter(|(url, _)| self.members.lookup(self.b, url).is_none()).collect();
         assert!(gone.len() == 1 && gone[0].1.died == oldest, "not the one dead longest");
         assert!(self.now - oldest >= self.guard(), "its mark still guarded");
         let url = gone[0].0.clone();

@@ -2,11 +2,11 @@
 
 use super::hearing::{Hearing, Silence, Verdict};
 use super::member::{Member, NO_MARK, State};
+use super::recalled::Recalled;
 use super::table::Table;
 use super::timers::{Alarm, Timers};
-use super::{Announce, BalancerId, Event, Facts, Heard, MAX_MEMBERS, Policy, Reason, What};
+use super::{Announce, BalancerId, Event, Facts, Heard, MAX_MEMBERS, Policy, Reason, What, Writer};
 use crate::clock::{Mono, micros};
-use crate::sorted::Sorted;
 use std::time::Duration;
 
 /// A named set of members under one policy.
@@ -33,7 +33,7 @@ pub(super) struct Balancer {
     /// An interval too long for the timeout has been noticed.
     slow_noticed: bool,
     /// Marks of urls that are not in the table, as others remember them, each until it guards nothing any more.
-    recalled: Sorted<Box<[u8]>, (i64, Mono)>,
+    recalled: Recalled,
 }
 
 impl Balancer {
@@ -52,7 +52,7 @@ impl Balancer {
             kept: None,
             recovered: None,
             slow_noticed: false,
-            recalled: Sorted::default(),
+            recalled: Recalled::default(),
         }
     }
 
@@ -94,6 +94,39 @@ impl Balancer {
         Heard::Refreshed(self.table.id(index), facts)
     }
 
+    /// Who brought members here has ended. They are nobody's now, and none of them stays for ever for that.
+    pub fn release(&mut self, writer: Writer, now: Mono, timers: &mut Timers) {
+        for index in self.table.indices().collect::<Vec<_>>() {
+            let member = self.table.get_mut(index);
+            if member.writer != writer {
+                continue;
+            }
+            member.writer = Writer::NOBODY;
+            if member.state == State::Up && member.timeout == 0 {
+                // Its silence did not count before, so it counts from now on.
+                (member.timeout, member.last_seen) = (micros(self.policy.timeout), now);
+                self.rearm(index, timers);
+            }
+        }
+    }
+
+    /// A writer takes those of nobody's members that it `admits`, and judges their silence by its own timeout.
+    pub fn adopt(
+        &mut self,
+        writer: Writer,
+        timeout: Duration,
+        admits: &mut dyn FnMut(&Member) -> bool,
+        timers: &mut Timers,
+    ) {
+        for index in self.table.indices().collect::<Vec<_>>() {
+            let member = self.table.get_mut(index);
+            if member.writer == Writer::NOBODY && admits(member) {
+                (member.writer, member.timeout) = (writer, micros(timeout));
+                self.rearm(index, timers);
+            }
+        }
+    }
+
     pub fn leave(&mut self, url: &[u8], ts: i64, now: Mono, timers: &mut Timers) -> Heard {
         let Some(index) = self.table.find(url) else {
             self.hear(now, timers);
@@ -128,20 +161,8 @@ impl Balancer {
             member.mark = member.mark.max(mark);
             return;
         }
-        if self.recalled.len() >= self.policy.max_members {
-            let live = |(mark, until): &(i64, Mono)| (now < *until).then_some((*mark, *until));
-            let kept = self.recalled.iter().filter_map(|(url, entry)| Some((url.clone(), live(entry)?)));
-            self.recalled = kept.collect();
-        }
-        if self.recalled.len() < self.policy.max_members || self.recalled.contains_key(url) {
-            let before = self.recalled.get(url).map_or(NO_MARK, |(mark, _)| *mark);
-            self.recalled.insert(url.into(), (mark.max(before), now.after(self.replay_guard())));
-        }
-    }
-
-    /// The mark that was recalled for a url.
-    fn recalled(&self, url: &[u8], now: Mono) -> i64 {
-        self.recalled.get(url).filter(|(_, until)| now < *until).map_or(NO_MARK, |(mark, _)| *mark)
+        let until = now.after(self.replay_guard());
+        self.recalled.note(url, mark, until, self.policy.max_members, now);
     }
 
     /// Whether a fresh timestamp is not newer than the url's mark.
@@ -168,6 +189,17 @@ impl Balancer {
     pub fn hear(&mut self, now: Mono, timers: &mut Timers) {
         let Some(since) = self.hearing.heard(now) else { return };
         self.pardon = now;
+        self.recover(since, now, timers);
+    }
+
+    /// What some of the members are read from can be reached again: from now on their absence counts.
+    pub fn reached(&mut self, now: Mono, timers: &mut Timers) {
+        let Some(since) = self.hearing.reached() else { return };
+        self.since = now;
+        self.recover(since, now, timers);
+    }
+
+    fn recover(&mut self, since: Mono, now: Mono, timers: &mut Timers) {
         // Without an alarm still to come: two recoveries before one `resume` are one.
         if self.recovered.is_none() && timers.arm(now, Alarm::Resume(self.id)).is_some() {
             self.recovered = Some(since);
@@ -231,7 +263,7 @@ impl Balancer {
     }
 
     fn newcomer(&mut self, a: &Announce<'_>, now: Mono, timers: &mut Timers) -> Heard {
-        let mark = self.recalled(a.url, now);
+        let mark = self.recalled.mark(a.url, now);
         if a.replay_check && a.ts <= mark && !self.is_nonsense(mark, a.ts) {
             self.hearing.missed(Silence::Other);
             return Heard::Dropped(Reason::ReplayedTs);
@@ -243,7 +275,7 @@ impl Balancer {
         }
         self.moves += 1;
         let slow = self.notice_interval(a);
-        self.recalled.remove(a.url);
+        self.recalled.forget(a.url);
         let index = self.table.insert(Member::new(a, self.table.hash(a.url), now));
         self.rise(index, timers);
         Heard::Added(self.table.id(index), Facts { slow, made_room, ..Facts::default() })
@@ -307,7 +339,7 @@ impl Balancer {
         // announcements would look like deafness to the others.
         let timeout = self.table.get(index).timeout().max(self.policy.timeout);
         let (verdict, news) = self.hearing.judge(self.policy.when_deaf, timeout, self.up, now);
-        if let Some(deafness) = self.hearing.deafness().filter(|_| news) {
+        if let Some(deafness) = self.hearing.unheard().filter(|_| news) {
             let (silent, up) = (now.since(deafness.last_heard), self.up);
             self.tell(What::Deaf { reason: deafness.reason, silent, up }, event);
         }

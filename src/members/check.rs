@@ -3,7 +3,7 @@
 use super::balancer::Balancer;
 use super::member::{Member, NO_MARK, State};
 use super::timers::Timers;
-use super::{Announce, BalancerId, Heard, Members, Policy, Reason, Silence, What, WhenDeaf};
+use super::{Announce, BalancerId, Heard, Members, Policy, Reason, Silence, What, WhenDeaf, Writer};
 use crate::clock::{Mono, Now};
 use crate::state_text::decode;
 use std::collections::BTreeMap;
@@ -61,7 +61,7 @@ impl Balancer {
         let dead = member.state != State::Up;
         holds(!dead || member.last_seen <= member.dead_since, "seen after its death")?;
         let spared = !dead
-            && (self.hearing.deafness().is_some() || self.recovered.is_some() || self.kept == Some(index));
+            && (self.hearing.unheard().is_some() || self.recovered.is_some() || self.kept == Some(index));
         match (self.due(member).filter(|due| Timers::comes(*due)), member.timer) {
             (Some(_), None) => holds(spared, "something is due and no timer is armed"),
             (Some(due), Some(timer)) => {
@@ -114,15 +114,7 @@ impl Fuzz {
             5 => self.recall(b, byte(), byte()),
             6 => self.leave(b, byte(), byte()),
             7 => self.members.heartbeat(b, self.now.mono),
-            8 => {
-                let why =
-                    [Silence::Stale, Silence::BadMac, Silence::Other, Silence::Away][usize::from(byte() % 4)];
-                if why == Silence::Away {
-                    self.members.cut_off(b, self.now.mono);
-                } else {
-                    self.members.unheard(b, why);
-                }
-            }
+            8 => self.hearing(b, byte()),
             9 | 10 => self.pass(u64::from(byte()) << (byte() % 32)),
             11 | 12 => {
                 let next = self.members.next_deadline().unwrap_or(self.now.mono);
@@ -155,8 +147,9 @@ impl Fuzz {
             host: &[b'h'; 3][..usize::from(how >> 4 & 3).min(3)],
             pid: 1,
             key: 0,
+            writer: Writer::new(u32::from(how >> 5 & 3)),
         };
-        let before = (self.members.knows(b, &url), self.members.revision(b));
+        let before = (self.members.lookup(b, &url).is_some(), self.members.revision(b));
         let heard = self.members.announce(b, &a, self.now.mono);
         let mark = self.marks.get(&(b, url.to_vec())).copied().unwrap_or(NO_MARK);
         match heard {
@@ -183,10 +176,28 @@ impl Fuzz {
         }
     }
 
+    /// What may be said of a balancer beside its members: what was not heard, who ends, who begins.
+    fn hearing(&mut self, b: BalancerId, what: u8) {
+        let (members, now) = (&mut self.members, self.now.mono);
+        let writer = Writer::new(u32::from(what >> 3 & 3));
+        match what & 7 {
+            0 => members.unheard(b, Silence::Stale),
+            1 => members.unheard(b, Silence::BadMac),
+            2 => members.unheard(b, Silence::Other),
+            3 => drop(members.cut_off(b, now)),
+            4 => members.reached(b, now),
+            5 => members.release(b, writer, now),
+            _ => {
+                let timeout = Duration::from_millis(u64::from(what >> 5) * 1000);
+                members.adopt(b, writer, timeout, &mut |member| member.url().ends_with(&[what & 1]));
+            }
+        }
+    }
+
     fn recall(&mut self, b: BalancerId, who: u8, when: u8) {
         let (url, mark) = (vec![b'u', who & 7], self.ts(when));
         self.members.recall(b, &url, mark, self.now.mono);
-        let known = self.members.knows(b, &url);
+        let known = self.members.lookup(b, &url).is_some();
         let account = if known { &mut self.marks } else { &mut self.recalled };
         let before = account.entry((b, url)).or_insert(mark);
         *before = mark.max(*before);
@@ -258,7 +269,7 @@ impl Fuzz {
     /// The account forgets whom the table forgot.
     fn forget_marks(&mut self, b: BalancerId) {
         let members = &self.members;
-        self.marks.retain(|(of, url), _| *of != b || members.knows(b, url));
+        self.marks.retain(|(of, url), _| *of != b || members.lookup(b, url).is_some());
     }
 
     fn ts(&self, when: u8) -> i64 {

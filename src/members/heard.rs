@@ -5,6 +5,21 @@ use crate::stats::Counter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+/// Who brings members into a balancer: one running receiver, or one that follows a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Writer(u32);
+
+impl Writer {
+    /// Nobody that runs: what the state file brought, and what a writer left behind when it ended.
+    pub const NOBODY: Writer = Writer(0);
+
+    /// The `n`th of all that ever ran.
+    #[must_use]
+    pub fn new(n: u32) -> Writer {
+        Writer(n)
+    }
+}
+
 /// One announcement that is verified, fresh and admitted.
 #[derive(Clone, Copy, Debug)]
 pub struct Announce<'a> {
@@ -28,10 +43,12 @@ pub struct Announce<'a> {
     pub pid: u32,
     /// Which of the listener's keys signed it.
     pub key: u16,
+    /// Whom it came to.
+    pub writer: Writer,
 }
 
 impl Default for Announce<'_> {
-    /// No url, timestamp 0, checked for replay, never evicted, weight 1, from nowhere.
+    /// No url, timestamp 0, checked for replay, never evicted, weight 1, from nowhere, to nobody.
     fn default() -> Self {
         let from = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
         Announce {
@@ -45,6 +62,7 @@ impl Default for Announce<'_> {
             host: b"",
             pid: 0,
             key: 0,
+            writer: Writer::NOBODY,
         }
     }
 }

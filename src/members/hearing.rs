@@ -12,8 +12,6 @@ pub enum Silence {
     BadMac,
     /// Anything else.
     Other,
-    /// Nothing was dropped: what the members are read from could not be reached.
-    Away,
 }
 
 /// Why nothing valid has been heard.
@@ -72,8 +70,10 @@ pub struct Deafness {
 pub(super) struct Hearing {
     last: Mono,
     /// Dropped since `last`, by [`Silence`].
-    missed: [u64; 4],
+    missed: [u64; 3],
     deaf: Option<Mono>,
+    /// Since when what some of the members are read from cannot be reached. It says nothing of those that are heard.
+    away: Option<Mono>,
 }
 
 /// What becomes of a member whose deadline has passed.
@@ -86,13 +86,13 @@ pub(super) enum Verdict {
 
 impl Hearing {
     pub fn new(now: Mono) -> Hearing {
-        Hearing { last: now, missed: [0; 4], deaf: None }
+        Hearing { last: now, missed: [0; 3], deaf: None, away: None }
     }
 
     /// Something valid came. If the receiver had been deaf: since when.
     pub fn heard(&mut self, now: Mono) -> Option<Mono> {
         self.last = now;
-        self.missed = [0; 4];
+        self.missed = [0; 3];
         self.deaf.take()
     }
 
@@ -102,16 +102,20 @@ impl Hearing {
         *count = count.saturating_add(1);
     }
 
-    /// Nothing can come for now, and that is known: deaf at once. True if it was not before.
+    /// What some of the members are read from cannot be reached. True if it could before.
     pub fn cut_off(&mut self, now: Mono) -> bool {
-        self.missed(Silence::Away);
-        self.deaf.replace(self.deaf.unwrap_or(now)).is_none()
+        self.away.replace(self.away.unwrap_or(now)).is_none()
     }
 
-    /// Whether all that came since `start` was dropped: then it is our clock or our secret that is wrong, and nobody's
-    /// absence means anything.
-    pub fn only_noise_since(&self, start: Mono) -> bool {
-        self.last <= start && self.missed.iter().any(|count| *count > 0)
+    /// It can be reached again. If it had been away: since when.
+    pub fn reached(&mut self) -> Option<Mono> {
+        self.away.take()
+    }
+
+    /// Whether nobody's absence means anything: what they are read from is away, or all that came since `start` was
+    /// dropped, and it is our clock or our secret that is wrong.
+    pub fn is_ignorant(&self, start: Mono) -> bool {
+        self.away.is_some() || self.last <= start && self.missed.iter().any(|count| *count > 0)
     }
 
     /// Judges when a member's deadline has passed, with `up` members up. The second value is true when the
@@ -135,6 +139,12 @@ impl Hearing {
     }
 
     pub fn deafness(&self) -> Option<Deafness> {
+        let away = self.away.map(|since| Deafness { since, last_heard: self.last, reason: DeafReason::Away });
+        away.or_else(|| self.unheard())
+    }
+
+    /// The deafness for which evictions are held.
+    pub fn unheard(&self) -> Option<Deafness> {
         self.deaf.map(|since| Deafness { since, last_heard: self.last, reason: self.reason() })
     }
 
@@ -144,10 +154,9 @@ impl Hearing {
 
     fn reason(&self) -> DeafReason {
         match self.missed {
-            [0, 0, 0, 0] => DeafReason::Nothing,
-            [_, 0, 0, 0] => DeafReason::AllStale,
-            [0, _, 0, 0] => DeafReason::AllBadMac,
-            [0, 0, 0, _] => DeafReason::Away,
+            [0, 0, 0] => DeafReason::Nothing,
+            [_, 0, 0] => DeafReason::AllStale,
+            [0, _, 0] => DeafReason::AllBadMac,
             _ => DeafReason::Mixed,
         }
     }
@@ -178,14 +187,15 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_is_deaf_at_once_until_something_is_heard() {
+    fn what_is_away_stays_so_until_it_is_reached_and_spares_nobody_else() {
         let mut hearing = Hearing::new(at(0));
         assert!(hearing.cut_off(at(3)) && !hearing.cut_off(at(4)));
-        assert!(hearing.only_noise_since(at(0)), "absence means nothing");
+        assert_eq!(hearing.heard(at(5)), None);
+        assert!(hearing.is_ignorant(at(0)), "absence means nothing");
         assert_eq!(hearing.deafness().map(|d| (d.since, d.reason)), Some((at(3), DeafReason::Away)));
-        assert_eq!(hearing.judge(WhenDeaf::Hold, TIMEOUT, 1, at(40)), (Verdict::Hold(None), false));
-        assert_eq!(hearing.heard(at(41)), Some(at(3)));
-        assert_eq!(hearing.deafness(), None);
+        assert_eq!(hearing.judge(WhenDeaf::Hold, TIMEOUT, 1, at(40)), (Verdict::Evict, false));
+        assert_eq!((hearing.reached(), hearing.reached()), (Some(at(3)), None));
+        assert!(hearing.deafness().is_none() && !hearing.is_ignorant(at(0)));
     }
 
     #[test]
@@ -211,7 +221,6 @@ mod tests {
         assert_eq!(reason(&[]), DeafReason::Nothing);
         assert_eq!(reason(&[Silence::Stale; 3]), DeafReason::AllStale);
         assert_eq!(reason(&[Silence::BadMac]), DeafReason::AllBadMac);
-        assert_eq!(reason(&[Silence::Away]), DeafReason::Away);
         assert_eq!(reason(&[Silence::BadMac, Silence::Stale]), DeafReason::Mixed);
         assert_eq!(reason(&[Silence::Other]), DeafReason::Mixed);
     }

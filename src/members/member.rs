@@ -1,6 +1,6 @@
 //! One member: what its last accepted announcement said, when that was, and whether traffic should go to it.
 
-use super::{Announce, Facts};
+use super::{Announce, Facts, Writer};
 use crate::bytes::same;
 use crate::clock::{Mono, micros};
 use crate::wheel::TimerId;
@@ -52,6 +52,8 @@ pub struct Member {
     port: u16,
     ip: IpAddr,
     pid: u32,
+    /// Who brought it here last, and passed its url.
+    pub(super) writer: Writer,
     /// The announced interval in milliseconds, 0 if none.
     every_ms: u32,
     /// Of the url; kept so that the index can be mended without reading urls.
@@ -80,6 +82,7 @@ impl Member {
             port: a.from.port(),
             ip: a.from.ip(),
             pid: a.pid,
+            writer: a.writer,
             every_ms: 0,
             hash,
             timer: None,
@@ -104,6 +107,7 @@ impl Member {
         self.last_seen = now;
         self.weight = a.weight;
         self.key = a.key;
+        self.writer = a.writer;
         self.timeout = micros(a.timeout);
         self.every_ms = a.every.map_or(0, whole_ms);
         (self.ip, self.port, self.pid) = (a.from.ip(), a.from.port(), a.pid);

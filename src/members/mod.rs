@@ -16,12 +16,13 @@ mod check;
 mod heard;
 mod hearing;
 mod member;
+mod recalled;
 mod saved;
 mod table;
 mod timers;
 
 pub use check::fuzz_members;
-pub use heard::{Announce, Facts, Heard, Reason};
+pub use heard::{Announce, Facts, Heard, Reason, Writer};
 pub use hearing::{DeafReason, Deafness, Silence, WhenDeaf};
 pub use member::{MAX_HOST, Member, MemberId, State};
 pub use saved::{Admit, Restored};
@@ -201,14 +202,39 @@ impl Members {
         }
     }
 
-    /// What the balancer's members are read from cannot be reached: it is deaf at once, its evictions are held as while
-    /// nothing is heard, and its members' absence means nothing before one full timeout has passed since. True if it was
-    /// not deaf before.
+    /// What members of the balancer are read from cannot be reached: it shows as deaf, and until one full timeout after it
+    /// was [reached](Members::reached) again nobody's absence means anything. Members that announce themselves are judged
+    /// as ever. True if it could be reached before.
     pub fn cut_off(&mut self, b: BalancerId, now: Mono) -> bool {
-        entry(&mut self.balancers, b).is_some_and(|balancer| {
-            balancer.since = now;
-            balancer.hearing.cut_off(now)
-        })
+        entry(&mut self.balancers, b).is_some_and(|balancer| balancer.hearing.cut_off(now))
+    }
+
+    /// What members of the balancer are read from has been reached.
+    pub fn reached(&mut self, b: BalancerId, now: Mono) {
+        if let Some(balancer) = entry(&mut self.balancers, b) {
+            balancer.reached(now, &mut self.timers);
+        }
+    }
+
+    /// Who brought members into the balancer ends. What it brought stays, as [nobody's](Writer::NOBODY); those that it
+    /// would never have evicted have the balancer's timeout from now on.
+    pub fn release(&mut self, b: BalancerId, writer: Writer, now: Mono) {
+        if let Some(balancer) = entry(&mut self.balancers, b) {
+            balancer.release(writer, now, &mut self.timers);
+        }
+    }
+
+    /// A writer begins. Nobody's members that it `admits` are its own from now on, and have its timeout; zero for never.
+    pub fn adopt(
+        &mut self,
+        b: BalancerId,
+        writer: Writer,
+        timeout: Duration,
+        admits: &mut dyn FnMut(&Member) -> bool,
+    ) {
+        if let Some(balancer) = entry(&mut self.balancers, b) {
+            balancer.adopt(writer, timeout, admits, &mut self.timers);
+        }
     }
 
     /// Another receiver, or we before a restart, accepted `mark` for a url: no timestamp up to it is accepted here. The
@@ -260,10 +286,11 @@ impl Members {
         self.of(b).map(|b| &b.policy)
     }
 
-    /// Whether these very bytes are a member's url. If so, admission has passed them before.
+    /// Whether these very bytes are the url of a member that came by this writer: it has passed its admission before.
     #[must_use]
-    pub fn knows(&self, b: BalancerId, url: &[u8]) -> bool {
-        self.of(b).is_some_and(|b| b.table.look_up(url).is_some())
+    pub fn knows(&self, b: BalancerId, url: &[u8], writer: Writer) -> bool {
+        let table = self.of(b).map(|b| &b.table);
+        table.is_some_and(|table| table.look_up(url).is_some_and(|index| table.get(index).writer == writer))
     }
 
     /// The member with this url.
@@ -315,12 +342,13 @@ impl Members {
         self.of(b).map_or(Mono::ZERO, |b| b.hearing.last())
     }
 
-    /// Whether one full timeout has passed since the balancer was created, or was last [cut off](Members::cut_off): only
-    /// now does the absence of a member mean anything. With timeout zero, never; nor while all that ever came was dropped.
+    /// Whether one full timeout has passed since the balancer was created, or what it is read from was
+    /// [reached](Members::reached) again: only now does the absence of a member mean anything. With timeout zero, never;
+    /// nor while that is away, or all that ever came was dropped.
     #[must_use]
     pub fn settled(&self, b: BalancerId, now: Mono) -> bool {
-        let noise = self.of(b).is_some_and(|b| b.hearing.only_noise_since(b.since));
-        !noise && self.settles_at(b).is_some_and(|at| now >= at)
+        let ignorant = self.of(b).is_some_and(|b| b.hearing.is_ignorant(b.since));
+        !ignorant && self.settles_at(b).is_some_and(|at| now >= at)
     }
 
     /// When [`Members::settled`] becomes true; `None` if never.

@@ -2,6 +2,7 @@
 
 use super::{Core, Form, Full, Job, Key, ServiceId, Socket, SocketSpec, TICK};
 use crate::clock::{Mono, Now};
+use crate::members::Writer;
 use crate::shared::Shared;
 use crate::wheel::TimerId;
 use mio::{Interest, Token, event};
@@ -111,6 +112,12 @@ impl<'a> Cx<'a> {
         if at != Mono::NEVER {
             *timer = Some(self.arm(key, at));
         }
+    }
+
+    /// What this service is to the members that it brings: another than every service before it was.
+    #[must_use]
+    pub fn writer(&self) -> Writer {
+        Writer::new(self.me.generation)
     }
 
     /// Forgets a timer; one that has fired is none.

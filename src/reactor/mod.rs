@@ -88,6 +88,8 @@ pub struct Reactor {
     stop_by: Option<Mono>,
     /// Turns in a row in which some service had more to receive.
     busy: u32,
+    /// Until when whoever was silent has been listened for.
+    listened: Mono,
 }
 
 const SIGNALS: Token = Token(usize::MAX - 1);
@@ -99,6 +101,9 @@ pub const SCRATCH: usize = 256 << 10;
 
 /// How many busy turns may hold back expiry: what lies in a socket may yet refresh a member.
 const BUSY_TURNS: u32 = 64;
+
+/// How many events one poll brings.
+const EVENTS: usize = 256;
 
 /// Timer wheel ticks per second of the clock: the wheel counts milliseconds, the clock microseconds.
 const TICK: u64 = 1000;
@@ -147,6 +152,7 @@ impl Reactor {
             planner,
             stop_by: None,
             busy: 0,
+            listened: Mono::ZERO,
         })
     }
 
@@ -181,16 +187,21 @@ impl Reactor {
     /// # Errors
     /// Only when polling itself fails.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(256);
+        let mut events = Events::with_capacity(EVENTS);
         loop {
             self.log.watch(&self.core.registry, STDERR);
-            let timeout = self.timeout();
+            let begin = self.clock.mono();
+            let timeout = self.timeout(begin);
             if let Err(e) = self.poll.poll(&mut events, timeout) {
                 if e.kind() == io::ErrorKind::Interrupted {
                     continue;
                 }
                 return Err(e);
             }
+            // What came later may lie in a socket: the process may have been stopped since, for as long as a timeout.
+            let came = events.iter().count();
+            self.listened = if came == 0 { begin.after(timeout.unwrap_or_default()) } else { begin };
+            self.core.hearing |= came >= EVENTS;
             if self.turn(&events) {
                 self.finish();
                 return Ok(());
@@ -288,24 +299,27 @@ impl Reactor {
         }
     }
 
-    /// Lets the table expire, unless datagrams that may refresh a member still lie in a socket.
+    /// Lets the table expire up to when it was listened for, unless datagrams that may refresh a member still lie in a
+    /// socket.
     fn expire(&mut self, now: Now) {
         let hearing = std::mem::take(&mut self.core.hearing);
         self.busy = if hearing { self.busy.saturating_add(1) } else { 0 };
-        if self.busy == 0 || self.busy > BUSY_TURNS {
+        if self.busy == 0 {
+            self.shared.expire(self.listened);
+        } else if self.busy > BUSY_TURNS {
             self.shared.expire(now.mono);
         }
     }
 
-    /// Until the earliest deadline, from a fresh reading; `None`: until something happens.
-    fn timeout(&mut self) -> Option<Duration> {
+    /// Until the earliest deadline; `None`: until something happens.
+    fn timeout(&mut self, now: Mono) -> Option<Duration> {
         if !self.core.again.is_empty() || self.core.reload || !self.core.gather_for.is_empty() {
             return Some(Duration::ZERO);
         }
         let timer = self.core.wheel.next().map(|ms| Mono(ms.saturating_mul(TICK)));
         let deadline =
             [timer, self.shared.members.next_deadline(), self.stop_by].into_iter().flatten().min()?;
-        Some(deadline.since(self.clock.mono()))
+        Some(deadline.since(now))
     }
 
     /// The end: every service stops, the log goes out.

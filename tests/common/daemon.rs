@@ -196,14 +196,9 @@ impl Daemon {
 
     /// Sends a signal by its name: `TERM`, `HUP`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
-        assert!(
-            Command::new("kill")
-                .arg(format!("-{name}"))
-                .arg(self.pid().to_string())
-                .status()
-                .unwrap()
-                .success()
-        );
+        let pid = nix::unistd::Pid::from_raw(self.pid().try_into().unwrap());
+        nix::sys::signal::kill(pid, format!("SIG{name}").parse::<nix::sys::signal::Signal>().unwrap())
+            .unwrap();
     }
 
     /// Waits for its end and returns the exit status.

@@ -6,12 +6,11 @@ use crate::beacon::gate::{Heard, Subject};
 use crate::beacon::wire::{self, Body};
 use crate::bytes::{LogBudget, LogGate, Printable};
 use crate::clock::{Mono, Now, Seconds};
-use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Silence};
+use crate::members::{self, Announce, BalancerId, Facts, Heard as Outcome, Member, Silence, Writer};
 use crate::reactor::bank::{plain, set_receive_buffer};
 use crate::reactor::udp::{BATCH, Receiver};
 use crate::reactor::{Cx, Key, Ready, Registration, Service, Socket, SocketSpec};
 use crate::shared::Shared;
-use crate::sorted::sort;
 use crate::stats::Counter;
 use mio::Interest;
 use mio::net::UdpSocket;
@@ -48,8 +47,7 @@ pub struct Listen {
 struct Ear {
     config: Config,
     balancer: Option<BalancerId>,
-    /// Members that an earlier configuration admitted and this one does not.
-    disowned: Vec<Vec<u8>>,
+    writer: Writer,
     drops: LogGate,
     changes: LogBudget,
     last_drop: Option<(Reason, SocketAddr)>,
@@ -67,7 +65,7 @@ impl Listen {
             ear: Ear {
                 config,
                 balancer: None,
-                disowned: Vec::new(),
+                writer: Writer::NOBODY,
                 drops: LogGate::new(DROP_LINES),
                 last_drop: None,
                 changes: LogBudget::new(MEMBER_LINES, MEMBER_LINES_PER_SECOND),
@@ -107,7 +105,7 @@ impl Service for Listen {
             return Err(io::ErrorKind::InvalidInput.into());
         };
         self.size_buffer(&socket);
-        self.ear.start(cx.shared)?;
+        self.ear.start(cx.writer(), cx.shared)?;
         log::info!(target: "listen", "listening for beacons on {}", socket.local_addr()?);
         let registration = cx.register(&mut socket, SOCKET, Interest::READABLE)?;
         self.socket = Some((socket, registration));
@@ -158,19 +156,23 @@ impl Service for Listen {
             cx.deregister(&mut socket, registration);
             cx.give_back(&self.spec(), Socket::Udp(socket));
         }
+        if let Some(id) = self.ear.balancer {
+            cx.shared.members.release(id, self.ear.writer, cx.now.mono);
+        }
         self.ear.tell_drops(cx.now.mono);
     }
 }
 
 impl Ear {
-    fn start(&mut self, shared: &Shared) -> io::Result<()> {
+    fn start(&mut self, writer: Writer, shared: &mut Shared) -> io::Result<()> {
         let balancer = &self.config.balancer;
         let id = shared.members.find(balancer).ok_or(io::ErrorKind::NotFound)?;
         self.balancer = Some(id);
+        self.writer = writer;
+        // What the state file or an earlier configuration brought, unless this one does not admit it.
         let admission = &self.config.gate.admission;
-        let urls = shared.members.members(id).map(|(_, member)| member.url());
-        self.disowned = urls.filter(|url| admission.admit(url).is_err()).map(<[u8]>::to_vec).collect();
-        sort(&mut self.disowned, Ord::cmp);
+        let mut admits = |member: &Member| admission.admit(member.url()).is_ok();
+        shared.members.adopt(id, writer, self.config.timeout, &mut admits);
         if self.config.gate.is_unauthenticated() {
             log::warn!(
                 target: "listen",
@@ -183,10 +185,7 @@ impl Ear {
     fn hear(&mut self, datagram: &[u8], from: SocketAddr, now: Now, shared: &mut Shared) {
         shared.stats.add(Counter::BeaconReceived);
         let Some(id) = self.balancer else { return };
-        let (members, disowned) = (&shared.members, &self.disowned);
-        let known = |url: &[u8]| {
-            members.knows(id, url) && disowned.binary_search_by(|other| other.as_slice().cmp(url)).is_err()
-        };
+        let known = |url: &[u8]| shared.members.knows(id, url, self.writer);
         let opened = match self.config.gate.open(datagram) {
             Ok(opened) => opened,
             Err(reason) => return self.drop(id, reason, from, now, shared),
@@ -283,6 +282,7 @@ impl Ear {
             host: body.host,
             pid: body.pid,
             key: heard.key,
+            writer: self.writer,
         }
     }
 

@@ -12,7 +12,7 @@ use crate::clock::Mono;
 use crate::config::plan::Ground;
 use crate::config::{Error, Section, values};
 use crate::http1::HttpUrl;
-use crate::members::{Announce, BalancerId, Heard, Member, Reason, State};
+use crate::members::{Announce, BalancerId, Heard, Member, Reason, State, Writer};
 use crate::options::{Opt, Role, Story, Table};
 use crate::reactor::{Cx, Done, Key, Planned, Ready, Service};
 use crate::secret::Login;
@@ -154,7 +154,7 @@ impl Watch {
             cx.shared.members.cut_off(id, now);
         }
         if let Some(sayings) = sayings {
-            cx.shared.members.heartbeat(id, now);
+            cx.shared.members.reached(id, now);
             let full = sayings.iter().filter(|saying| self.act(id, saying, cx));
             let full: Sorted<Url, ()> = full.map(|saying| (saying.url().clone(), ())).collect();
             if !full.is_empty() && !self.full {
@@ -170,9 +170,10 @@ impl Watch {
 
     /// Does what etcd says of one url; true if there was no room for it.
     fn act(&self, id: BalancerId, saying: &Saying, cx: &mut Cx<'_>) -> bool {
-        let (members, now) = (&mut cx.shared.members, cx.now);
+        let (writer, now) = (cx.writer(), cx.now);
+        let members = &mut cx.shared.members;
         let (url, outcome) = match saying {
-            Saying::Here(url, card) => (url, members.announce(id, &statement(url, card), now.mono)),
+            Saying::Here(url, card) => (url, members.announce(id, &statement(url, card, writer), now.mono)),
             Saying::Gone(url) => {
                 let known = members.lookup(id, url.text().as_bytes()).and_then(|m| members.get(id, m));
                 let newest = known.and_then(Member::mark).unwrap_or(i64::MIN).saturating_add(1);
@@ -203,8 +204,11 @@ impl Service for Watch {
         let id = cx.shared.members.find(&site.balancer).ok_or(io::ErrorKind::NotFound)?;
         self.balancer = Some(id);
         // Those that an earlier run, or we before a reload, brought in.
-        let ours = |member: &Member| member.state() == State::Up && member.from().ip().is_unspecified();
-        let brought = cx.shared.members.members(id).filter(|(_, member)| ours(member));
+        let ours = |member: &Member| member.from().ip().is_unspecified();
+        let writer = cx.writer();
+        cx.shared.members.adopt(id, writer, Duration::ZERO, &mut |member| ours(member));
+        let brought = cx.shared.members.members(id);
+        let brought = brought.filter(|(_, member)| member.state() == State::Up && ours(member));
         let brought: Vec<Url> = brought.filter_map(|(_, member)| Url::parse(member.url()).ok()).collect();
         let watcher = Watcher::new(site, admission.clone(), *every, *grace, brought.into_iter(), cx.now.mono);
         self.watcher = Some(watcher);
@@ -235,13 +239,18 @@ impl Service for Watch {
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
+        let writer = cx.writer();
+        if let Some(id) = self.balancer {
+            cx.shared.members.reached(id, cx.now.mono);
+            cx.shared.members.release(id, writer, cx.now.mono);
+        }
         self.link.close(cx);
         cx.rearm(&mut self.timer, TIMER, Mono::NEVER);
     }
 }
 
 /// What a key says, as if the member said it. It is never evicted for silence: etcd says when it is gone.
-fn statement<'a>(url: &'a Url, card: &'a Card) -> Announce<'a> {
+fn statement<'a>(url: &'a Url, card: &'a Card, writer: Writer) -> Announce<'a> {
     Announce {
         url: url.text().as_bytes(),
         replay_check: false,
@@ -250,6 +259,7 @@ fn statement<'a>(url: &'a Url, card: &'a Card) -> Announce<'a> {
         weight: card.weight,
         host: &card.host,
         pid: card.pid,
+        writer,
         ..Announce::default()
     }
 }
