@@ -119,6 +119,29 @@ fn a_restart_is_healed_when_the_connection_goes() {
     world.server.assert_follows(&world.want, &world.known, 4);
 }
 
+#[test]
+fn a_reload_in_the_middle_of_a_change_does_not_hold_it_back() {
+    fn reloaded<M: Machine, S: Server>(mut world: World<M, S>) {
+        world.run(12 * SECOND);
+        let place = world.set(&key(1), Some(Goal::Up(1)));
+        loop {
+            match world.machine.next(&world.want, world.now) {
+                Todo::Wait(at) => world.now = at,
+                Todo::Ask(ask) if ask.body.is_some() => break,
+                Todo::Ask(ask) => {
+                    let (_, answer) = world.transport(&ask);
+                    world.deliver(answer);
+                }
+            }
+        }
+        world.reload_beacond();
+        world.run(SECOND);
+        assert_eq!(world.machine.view(&place), (ViewState::Up, None));
+    }
+    reloaded(World::new(5, apache(Evict::Disable), Apache::new(Kind::default())));
+    reloaded(World::new(5, caddy(), Caddy::new(false)));
+}
+
 // --- the world ---
 
 /// What the model of a server does.
@@ -200,6 +223,13 @@ impl<M: Machine, S: Server> World<M, S> {
         self.pending = None;
         self.known.clear();
         self.server.driven_anew();
+    }
+
+    /// The section was changed: what was under way is lost.
+    fn reload_beacond(&mut self) {
+        let old = std::mem::replace(&mut self.machine, (self.fresh)());
+        self.machine.inherit(old);
+        self.pending = None;
     }
 
     fn run(&mut self, time: Duration) {
@@ -312,6 +342,7 @@ impl<M: Machine, S: Server> World<M, S> {
                 6 => self.server.upset(&mut self.rng),
                 7 => self.machine.closed(self.now),
                 8 if self.rng.below(4) == 0 => self.restart_beacond(),
+                9 if self.rng.below(4) == 0 => self.reload_beacond(),
                 _ => {}
             }
             let pause = Duration::from_millis(self.rng.below(3_000));

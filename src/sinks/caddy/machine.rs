@@ -137,6 +137,8 @@ impl Machine {
             side.push(change.key.as_str());
         }
         let body = seen.changed(&away, &more);
+        // Already now: who inherits while it is under way must keep the gap, too.
+        self.free = now.after(self.door.min_gap);
         self.phase = Phase::Changing(changes.into_iter().map(|change| change.key).collect());
         Some(self.ask(if seen.missing { "PUT" } else { "PATCH" }, etag, Some(body)))
     }
@@ -329,7 +331,10 @@ impl Decides for Machine {
         std::mem::take(&mut self.views_moved)
     }
 
-    fn inherit(&mut self, old: Machine) {
+    fn inherit(&mut self, mut old: Machine) {
+        if let Phase::Changing(keys) = std::mem::replace(&mut old.phase, Phase::Reading) {
+            old.forgive(&keys, false, Mono::ZERO);
+        }
         if old.door.id == self.door.id {
             (self.met, self.notes, self.free) = (old.met, old.notes, old.free);
         }

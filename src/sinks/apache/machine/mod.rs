@@ -267,7 +267,9 @@ impl Decides for Machine {
                     _ => None,
                 };
                 if let Err(why) = self.heard(answer, phase, now) {
-                    self.lost(changed, now);
+                    if let Some(key) = changed {
+                        self.notes.or_default(key).tried.lost(true, now);
+                    }
                     self.failed(&why, now, random);
                 }
             }
@@ -275,9 +277,7 @@ impl Decides for Machine {
     }
 
     fn failed(&mut self, why: &str, now: Mono, random: u64) {
-        if let Phase::Changing(change) = &self.phase {
-            self.lost(Some(change.key.clone()), now);
-        }
+        self.lost(true, now);
         let (pause, news) = self.trouble.failed(why, random);
         self.news.extend(news);
         self.views_moved = true;
@@ -310,7 +310,8 @@ impl Decides for Machine {
         std::mem::take(&mut self.views_moved)
     }
 
-    fn inherit(&mut self, old: Machine) {
+    fn inherit(&mut self, mut old: Machine) {
+        old.lost(false, Mono::ZERO);
         if old.door.balancer == self.door.balancer {
             (self.nonce, self.met, self.notes) = (old.nonce, old.met, old.notes);
         }
@@ -318,10 +319,10 @@ impl Decides for Machine {
 }
 
 impl Machine {
-    /// A change may not have reached Apache.
-    fn lost(&mut self, changed: Option<String>, now: Mono) {
-        if let Some(key) = changed {
-            self.notes.or_default(key).tried.lost(true, now);
+    /// The change under way may not have reached Apache.
+    fn lost(&mut self, sent: bool, now: Mono) {
+        if let Phase::Changing(change) = &self.phase {
+            self.notes.or_default(change.key.clone()).tried.lost(sent, now);
         }
     }
 }

@@ -103,8 +103,10 @@ impl Machine {
         }
     }
 
-    /// Goes on with another configuration: the memory stays if it is about the same servers.
+    /// Goes on with another configuration: the memory stays if it is about the same servers. The line under way is
+    /// lost, and no more at fault for it than those that were still to be sent.
     pub fn reconfigure(&mut self, site: Site, pace: Pace) {
+        self.lost(false, Mono::ZERO);
         let fresh = Machine::new(site, pace);
         if (&self.site.backend, &self.site.prefix) == (&fresh.site.backend, &fresh.site.prefix) {
             let (process, notes) = (self.process, std::mem::take(&mut self.notes));
@@ -190,14 +192,7 @@ impl Machine {
 
     /// No reply: HAProxy is away, slow, or not what we expected. Tries again later, ever later.
     pub fn failed(&mut self, why: &str, now: Mono, random: u64) {
-        let mut writing = self.trouble.as_ref().is_some_and(|trouble| trouble.writing);
-        if let Phase::Changing { now: Some(change), then } = &self.phase {
-            writing = true;
-            let lost = std::iter::once(change).chain(then.iter().map(|(change, _)| change));
-            for (place, change) in lost.enumerate() {
-                self.notes.or_default(change.key).tried.lost(place == 0, now);
-            }
-        }
+        let writing = self.lost(true, now) || self.trouble.as_ref().is_some_and(|trouble| trouble.writing);
         let repeats = self.trouble.as_ref().map_or(0, |trouble| trouble.repeats.saturating_add(1));
         if self.trouble.as_ref().is_none_or(|trouble| trouble.text != why) {
             self.news.push(News { warn: true, text: why.to_owned() });
@@ -230,6 +225,16 @@ impl Machine {
             Unread::NoBackend => format!("{why}: {}", self.site.backend),
             _ => why.to_string(),
         }
+    }
+
+    /// Forgets that the changes of this phase were tried, and says whether there were any. If it was `sent`, the first
+    /// may be at fault.
+    fn lost(&mut self, sent: bool, now: Mono) -> bool {
+        let Phase::Changing { now: first, then } = &self.phase else { return false };
+        for (place, change) in first.iter().chain(then.iter().map(|(change, _)| change)).enumerate() {
+            self.notes.or_default(change.key).tried.lost(sent && place == 0, now);
+        }
+        true
     }
 
     /// A change was answered: HAProxy is there and lets us write.
