@@ -233,6 +233,40 @@ fn nothing_unknown_is_touched_before_the_table_has_settled() {
     assert!(!world.haproxy.servers.contains_key("b-10.0.0.1:80"));
 }
 
+#[test]
+fn a_reload_between_two_lines_does_not_hold_back_what_was_not_sent() {
+    let mut world = World::new(10, 1, CHECKED);
+    world.run(12 * SECOND);
+    for n in 1..=7 {
+        world.set(0, address(n), Some(Goal::Up(1)));
+    }
+    while world.haproxy.writes == 0 {
+        world.now = world.step(0);
+    }
+    world.reload_beacond(0);
+    world.run(Duration::from_millis(50));
+    assert_eq!(world.haproxy.ours(), 7);
+    assert_eq!(world.count("failed"), 0, "{:?}", world.log);
+}
+
+#[test]
+fn a_refill_of_thousands_reads_all_of_it_few_times() {
+    let reads = |servers: u16| {
+        let mut world = World::new(11, 1, UNCHECKED);
+        world.run(12 * SECOND);
+        let before = world.haproxy.reads;
+        for [high, low] in (0..servers).map(u16::to_be_bytes) {
+            world.wants[0].servers.insert(SocketAddr::from(([10, 1, high, low], 80)), Goal::Up(1));
+        }
+        world.machines[0].members_changed(world.now);
+        world.run(4 * SECOND);
+        assert_eq!(world.haproxy.ours(), usize::from(servers));
+        world.haproxy.reads - before
+    };
+    let (hundred, thousand) = (reads(100), reads(1_000));
+    assert!(thousand <= 30 && thousand < 4 * hundred, "{hundred} and {thousand} reads");
+}
+
 // --- the world ---
 
 /// What a connection brought, or why it failed.
@@ -282,6 +316,13 @@ impl World {
         self.pending[machine] = None;
     }
 
+    /// The section was changed: whatever was under way is lost.
+    fn reload_beacond(&mut self, machine: usize) {
+        let every = Duration::from_secs(4 + self.rng.below(3));
+        self.machines[machine].reconfigure(site(self.options), Pace { every, grace: 30 * SECOND });
+        self.pending[machine] = None;
+    }
+
     fn count(&self, text: &str) -> usize {
         self.log.iter().filter(|line| line.contains(text)).count()
     }
@@ -311,7 +352,8 @@ impl World {
     fn trouble(&mut self) {
         let addr = address(1 + u8::try_from(self.rng.below(9)).unwrap());
         let name = site(self.options).name(addr);
-        match self.rng.below(16) {
+        match self.rng.below(17) {
+            16 => (0..self.machines.len()).for_each(|machine| self.reload_beacond(machine)),
             0..=7 => {
                 let weight = u16::try_from(self.rng.below(4)).unwrap();
                 let goal = match self.rng.below(6) {
@@ -524,6 +566,8 @@ struct Model {
     /// In rotation, or fit for it, when the process ended: may come back unchecked.
     served: BTreeSet<SocketAddr>,
     writes: u32,
+    /// Full reads.
+    reads: u32,
     refused: u32,
 }
 
@@ -543,6 +587,7 @@ impl Model {
             sick: BTreeSet::new(),
             served: BTreeSet::new(),
             writes: 0,
+            reads: 0,
             refused: 0,
         };
         model.load();
@@ -618,6 +663,10 @@ impl Model {
         }
     }
 
+    fn ours(&self) -> usize {
+        self.servers.values().filter(|row| !row.foreign).count()
+    }
+
     fn cli(&mut self, line: &str) -> String {
         if line.starts_with("show") {
             return self.show(line);
@@ -634,6 +683,7 @@ impl Model {
             return format!("Pid: {}\nStopping: 0\nStart_time_sec: 7\n\n", self.pid);
         }
         assert_eq!(line, "show info;show servers state web;show servers conn web");
+        self.reads += 1;
         let rows = self.servers.iter_mut().map(|(name, row)| {
             row.read = true;
             Row {

@@ -28,7 +28,8 @@ impl Machine {
             self.recovered();
         }
         let mut until = now.after(self.pace.every);
-        let mut taken: Vec<u32> = seen.rows.iter().map(|row| row.id).collect();
+        let mut taken: Sorted<u32, ()> = seen.rows.iter().map(|row| (row.id, ())).collect();
+        let batch = BATCH.max(seen.rows.len() / 8);
         let mut lines = VecDeque::new();
         let mut errors = Sorted::default();
         for change in changes {
@@ -37,7 +38,7 @@ impl Machine {
             if let Some(again_at) = note.tried.blocked(change.step, from, now) {
                 until = until.min(again_at);
                 errors.insert(change.key, note.tried.complaint(change.step));
-            } else if lines.len() < BATCH {
+            } else if lines.len() < batch {
                 if let Some(error) = note.standing_complaint(change.step, from) {
                     errors.insert(change.key, error);
                 }
@@ -59,14 +60,14 @@ impl Machine {
     }
 
     /// The words for one change. `unchecked`: the server's checks have rested, so they come first.
-    fn line(&mut self, change: Change<SocketAddr>, unchecked: bool, taken: &mut Vec<u32>) -> String {
+    fn line(&mut self, change: Change<SocketAddr>, unchecked: bool, taken: &mut Sorted<u32, ()>) -> String {
         let (site, addr) = (&self.site, change.key);
         match change.step {
             Step::Add(weight) => {
                 let note = self.notes.or_default(addr);
                 note.owned = true;
-                let id = free_id(&site.name(addr), |id| taken.contains(&id));
-                taken.push(id);
+                let id = free_id(&site.name(addr), |id| taken.contains_key(&id));
+                taken.insert(id, ());
                 let at_once = note.refill || !site.checks();
                 if at_once { site.add_ready(addr, id, weight) } else { site.add_checked(addr, id) }
             }
@@ -172,8 +173,8 @@ fn quiet(version: (u16, u16)) -> Duration {
 const FOREIGN: Have =
     Have { level: Level::Operator, weight: 0, owned: false, drained: false, removable: false };
 
-/// Changes between two looks: enough that a refill of hundreds reads little, few enough that none acts on old
-/// news.
+/// Changes between two looks, and an eighth of the backend where that is more: a refill of thousands reads all of it
+/// few times, and nothing acts on news older than a fraction of a second.
 const BATCH: usize = 16;
 const DRAIN_POLL: Duration = Duration::from_secs(1);
 const SAME_WARNING: Duration = Duration::from_secs(60);
