@@ -250,6 +250,76 @@ fn the_command_runs_after_each_change_until_it_succeeds() {
     assert!(!log.exists(), "nothing new, no command");
 }
 
+/// The states of the daemon's children, as the kernel has them: `Z` for one that nobody has waited for.
+fn children(beacond: &Daemon) -> String {
+    let parent = beacond.pid().to_string();
+    let stats = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let stat = fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+        let (state, rest) = stat.rsplit(") ").next()?.split_once(' ')?;
+        (rest.split(' ').next()? == parent).then(|| state.to_owned())
+    });
+    stats.collect()
+}
+
+#[test]
+fn reloads_leave_the_command_that_runs_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, file, config) = (dir.path().display(), dir.path().join("lines"), dir.path().join("conf"));
+    let script = format!(
+        "echo begin $1 >>{at}/log; until [ -e {at}/go ]; do sleep 0.02; done; echo end $1 >>{at}/log; \
+         test -e {at}/well"
+    );
+    fs::write(dir.path().join("then.sh"), script).unwrap();
+    let secret = secret_file(dir.path());
+    let configure = |run: u32| {
+        let text = format!(
+            "[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nsecret-file {secret}\n[file]\nfile {}\nformat lines\n\
+             min-gap 0\nevery 200ms\nthen sh {at}/then.sh {run}\n",
+            file.display()
+        );
+        fs::write(&config, text).unwrap();
+    };
+    configure(0);
+    let beacond = Daemon::start(dir.path(), &format!("-c {}", config.display()));
+    let sender = Sender::new(beacond.listening());
+    sender.announce("http://127.7.9.1:80", "");
+    let log = dir.path().join("log");
+    wait_until("the command runs", || text(&log) == "begin 0\n");
+    for run in 1..=5 {
+        configure(run);
+        let mark = beacond.mark();
+        beacond.signal("HUP");
+        beacond.line_after(mark, "configuration reloaded");
+        assert!(matches!(&*children(&beacond), "S" | "R"), "{:?}", children(&beacond));
+    }
+    fs::write(dir.path().join("go"), "").unwrap();
+    // It fails, and the new command is run.
+    wait_until("the old command has ended", || text(&log).starts_with("begin 0\nend 0\nbegin 5\n"));
+    fs::write(dir.path().join("well"), "").unwrap();
+    wait_until("all is well", || view(&beacond, &file, "http://127.7.9.1:80")["state"] == "up");
+    assert_eq!(children(&beacond), "");
+}
+
+#[test]
+fn a_second_term_kills_what_runs_and_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let (at, file) = (dir.path().display(), dir.path().join("lines"));
+    fs::write(dir.path().join("hang.sh"), format!("echo >{at}/$1; sleep 1000\n")).unwrap();
+    let mut words = words(dir.path(), &file, "", "lines");
+    words.extend(["--then".to_owned(), format!("sh {at}/hang.sh then")]);
+    words.extend(["+", "exec", "--command"].map(str::to_owned));
+    words.push(format!("sh {at}/hang.sh exec"));
+    let mut beacond = Daemon::start_args(dir.path(), &words);
+    Sender::new(beacond.listening()).announce("http://127.7.9.2:80", "");
+    wait_until("both run", || dir.path().join("then").exists() && dir.path().join("exec").exists());
+    beacond.signal("TERM");
+    beacond.line("stopping");
+    beacond.signal("TERM");
+    beacond.wait();
+    beacond.line(&format!("file:{}: the command is killed: the program ends", file.display()));
+    beacond.line("sh: killed: the program ends");
+}
+
 #[test]
 fn a_disk_that_is_full_or_read_only_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();

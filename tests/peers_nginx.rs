@@ -489,6 +489,29 @@ fn commands_that_hang_are_killed_at_their_deadline_and_hold_up_nobody() {
 }
 
 #[test]
+fn an_end_in_the_middle_of_a_test_leaves_no_untested_file() {
+    let scene = Scene::cold();
+    let script = scene.path().join("test.sh");
+    fs::write(&script, "grep -q 127.8.4.1 $BEACOND_FILE && { sleep 5.5; exit 1; }\nexit 0\n").unwrap();
+    let options = format!("{QUICK} --reload /bin/true --test X");
+    let line = format!(
+        "listen --listen 127.0.0.1:0 --allow 127.0.0.0/8 --secret-file {} + nginx --file {} {options}",
+        secret_file(scene.path()),
+        scene.nginx.members().display()
+    );
+    let mut words = args(&line);
+    words.iter_mut().filter(|word| *word == "X").for_each(|word| *word = format!("sh {}", script.display()));
+    let beacond = Daemon::start_args(scene.path(), &words);
+    wait_until("there is a first file", || {
+        scene.path().join(".web.members.good").exists() || !scene.nginx.text().is_empty()
+    });
+    Sender::new(beacond.listening()).announce("http://127.8.4.1:80", "");
+    wait_until("it is under test", || scene.has("127.8.4.1"));
+    beacond.stop();
+    assert!(!scene.has("127.8.4.1"), "{}", scene.nginx.text());
+}
+
+#[test]
 fn a_frozen_nginx_is_waited_for_and_holds_up_nobody() {
     let mut scene = Scene::cold();
     let at = scene.path().display().to_string();

@@ -20,7 +20,7 @@ pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
 pub use offload::{Care, Done, Full, Job, Reading, Stamp};
-pub use service::{Form, Key, Plan, Planned, Planner, Ready, Service};
+pub use service::{Form, Key, PATIENCE, Plan, Planned, Planner, Ready, Service};
 pub use signals::Signal;
 
 use crate::clock::{Mono, Now};

@@ -94,9 +94,12 @@ pub trait Service: Any {
 
     /// How long [`Service::drain`] may take before the program ends all the same.
     fn patience(&self) -> Duration {
-        Duration::from_secs(5)
+        PATIENCE
     }
 }
+
+/// How long a service that has no reason to want more may take to drain.
+pub const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A service ready to run, and what its configuration was: the same text means nothing changed.
 pub struct Planned {

@@ -3,6 +3,7 @@
 //! Here: what their options come to. [`machine`] decides when the file is written and what follows; [`layout`] says what
 //! is in it; [`service`] reads, writes, runs commands and asks, each off the loop or with a deadline.
 
+mod hangup;
 pub mod layout;
 mod list;
 pub mod machine;

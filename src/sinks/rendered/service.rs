@@ -3,19 +3,17 @@
 //! Files are read and written by the helper, commands run as children, nginx is asked over HTTP; a timer bounds each.
 //! Every decision is the machine's.
 
+use super::hangup::{hang_up, number};
 use super::machine::{Came, Machine, Part, Todo};
 use super::run::{Asked, COMMAND_TIME, Inquiry, Run};
 use super::{Config, Reload};
 use crate::clock::Mono;
 use crate::process;
 use crate::reactor::bank::plain;
-use crate::reactor::{Care, Cx, Done, Job, Key, Reading, Ready, Service, Stamp};
+use crate::reactor::{Care, Cx, Done, Job, Key, PATIENCE, Reading, Ready, Service, Stamp};
 use crate::sinks::follow::{Follow, log_news};
 use crate::url::Url;
 use crate::wheel::TimerId;
-use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use std::any::Any;
 use std::io;
 use std::time::Duration;
@@ -26,6 +24,8 @@ pub struct Rendered {
     machine: Machine,
     table: Follow<Url>,
     task: Task,
+    /// What a reload has made of the section; it waits for the end of what is under way.
+    next: Option<Config>,
     timer: Option<TimerId>,
     /// The file as it was last read.
     stamp: Option<Stamp>,
@@ -59,6 +59,7 @@ impl Rendered {
             config,
             table: Follow::default(),
             task: Task::Rest,
+            next: None,
             timer: None,
             stamp: None,
             complaint: Vec::new(),
@@ -78,10 +79,22 @@ impl Rendered {
                 self.table.show(|server| self.machine.view(server), cx);
             }
             match todo {
-                Todo::Wait(at) => return cx.rearm(&mut self.timer, TIMER, at),
+                Todo::Wait(at) => match self.next.take() {
+                    Some(config) => self.adopt(config, cx),
+                    None => return cx.rearm(&mut self.timer, TIMER, at),
+                },
                 todo => self.begin(todo, cx),
             }
         }
+    }
+
+    /// Becomes what a reload has made of the section.
+    fn adopt(&mut self, config: Config, cx: &mut Cx<'_>) {
+        self.table.withdraw(cx);
+        let old = std::mem::replace(self, Rendered::new(config));
+        let config = &self.config;
+        self.machine = old.machine.reconfigured(config.layout.clone(), config.ways(), config.pace);
+        (self.timer, self.draining) = (old.timer, old.draining);
     }
 
     fn begin(&mut self, todo: Todo, cx: &mut Cx<'_>) {
@@ -321,53 +334,39 @@ impl Service for Rendered {
         self.proceed(cx);
     }
 
-    fn inherit(&mut self, old: Box<dyn Any>) {
-        if let Ok(old) = old.downcast::<Rendered>()
-            && old.config.file == self.config.file
-        {
-            let config = &self.config;
-            self.machine = old.machine.reconfigured(config.layout.clone(), config.ways(), config.pace);
+    /// Keeps itself, and so what is under way: a file that was written and not tested must not stay behind.
+    fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
+        if new.name() != self.name() {
+            return Some(new);
         }
+        let Ok(new) = (new as Box<dyn Any>).downcast::<Rendered>() else { return None };
+        self.next = Some(new.config);
+        if matches!(self.task, Task::Run(_)) {
+            log::info!(target: self.config.role, "{}: what is new waits for the command that runs", self.config.name());
+        }
+        self.proceed(cx);
+        None
     }
 
     fn stop(&mut self, cx: &mut Cx<'_>) {
+        if matches!(self.task, Task::Run(_)) {
+            log::warn!(target: self.config.role, "{}: the command is killed: the program ends", self.config.name());
+        }
         self.rest(cx);
         self.table.withdraw(cx);
     }
 
-    /// Finishes what it has begun: a file that was written and not tested must not stay behind.
+    /// Finishes what it has begun, as in [`Service::reload`].
     fn drain(&mut self, _cx: &mut Cx<'_>) -> bool {
         self.draining = true;
         !self.machine.is_busy()
     }
-}
 
-/// The process number that was read.
-fn number(read: Done, file: &str) -> Result<i32, String> {
-    let bytes = match read {
-        Done::Read(Ok(Reading::Bytes(bytes, _))) => bytes,
-        Done::Read(Ok(Reading::Absent)) => return Err(format!("there is no {file}: nginx does not run")),
-        Done::Read(Err(e)) => return Err(format!("cannot read {file}: {}", plain(&e))),
-        _ => return Err(format!("cannot read {file}")),
-    };
-    let number = str::from_utf8(&bytes).ok().and_then(|text| text.trim().parse::<i32>().ok());
-    // 0 and below would be groups of processes, or all.
-    number.filter(|pid| *pid > 1).ok_or_else(|| format!("{file} holds no process number"))
-}
-
-/// Sends HUP to process `pid`, which would end most others: a file that nginx left behind, when it was killed, may
-/// name any. nginx and what came of it say in their title what they are.
-fn hang_up(pid: i32, title: Done, file: &str) -> Result<(), String> {
-    if let Done::Read(Ok(Reading::Bytes(title, _))) = title {
-        let title = String::from_utf8_lossy(&title);
-        if !["nginx", "master process"].iter().any(|word| title.contains(word)) {
-            return Err(format!("{file} says {pid}, which is another process: nginx does not run"));
-        }
+    /// A test that hangs is killed at its deadline, and then the old file is still to be put back.
+    fn patience(&self) -> Duration {
+        let runs = self.config.test.is_some() || matches!(self.config.reload, Some(Reload::Command(_)));
+        if runs && self.machine.is_busy() { COMMAND_TIME + PATIENCE } else { PATIENCE }
     }
-    kill(Pid::from_raw(pid), Signal::SIGHUP).map_err(|e| match e {
-        Errno::ESRCH => format!("{file} says {pid}, which does not run"),
-        e => format!("process {pid}: {}", e.desc()),
-    })
 }
 
 const TIMER: Key = Key(0);
