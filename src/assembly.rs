@@ -42,7 +42,7 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
     };
     for (n, (section, address)) in config.roles.iter().zip(facts.addresses).enumerate() {
         let address = address.map(|at| find(section, &at, resolve)).transpose()?;
-        let twin = plan::has_twin(&config.roles, n);
+        let twin = plan::twin(&config.roles, n);
         let alike = config.roles.iter().filter(|other| other.role().name == section.role().name).count();
         let mut ground = Ground { address, groups, twin, alike, warnings: &mut assembly.warnings };
         assembly.plan.services.push(service(section, &mut ground)?);

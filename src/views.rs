@@ -94,6 +94,13 @@ impl Views {
         })
     }
 
+    /// The same, without views and under an id of its own: whoever had it under this name can neither write nor remove it.
+    pub fn take(&mut self, name: &str, balancer: BalancerId) -> SinkId {
+        let before = self.sink(name, balancer);
+        self.remove(before);
+        self.sink(name, balancer)
+    }
+
     /// Removes a sink and its views.
     pub fn remove(&mut self, sink: SinkId) {
         if let Some(place) = self.sinks.get_mut(sink.0 as usize) {

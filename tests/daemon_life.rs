@@ -189,6 +189,35 @@ fn a_reload_that_renames_the_balancer_goes_on_hearing() {
 }
 
 #[test]
+fn two_commands_of_one_program_have_views_of_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("beacond.conf");
+    let base =
+        format!("[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nsecret-file {}\n", secret_file(dir.path()));
+    let [one, two] = ["1", "2"].map(|name| format!("[exec]\ncommand sh -c \"exit {name}\"\n"));
+    write(&config, &format!("{base}{one}{two}"));
+    let daemon = daemon_of(dir.path(), &config);
+    Sender::new(daemon.listening()).announce("http://127.9.5.1:80", "");
+    let errors = || {
+        let sinks = daemon.member("default", "http://127.9.5.1:80")["sinks"].clone();
+        let sinks = sinks.as_object().cloned().unwrap_or_default();
+        let error = |view: &serde_json::Value| view["error"].as_str().unwrap_or_default().to_owned();
+        sinks.iter().map(|(name, view)| format!("{name} {}", error(view))).collect::<Vec<_>>()
+    };
+    let both = ["exec:sh exit status 1", "exec:sh@2 exit status 2"];
+    wait_until("each shows what became of it", || errors() == both);
+    write(&config, &format!("{base}{two}"));
+    daemon.signal("HUP");
+    daemon.line("configuration reloaded");
+    wait_until("the other is alone", || errors() == ["exec:sh exit status 2"]);
+    let mark = daemon.mark();
+    write(&config, &format!("{base}{two}{one}"));
+    daemon.signal("HUP");
+    daemon.line_after(mark, "configuration reloaded");
+    wait_until("both are there", || errors() == ["exec:sh exit status 2", "exec:sh@2 exit status 1"]);
+}
+
+#[test]
 fn a_reload_that_drops_a_sender_says_goodbye() {
     let dir = tempfile::tempdir().unwrap();
     let secret = secret_file(dir.path());

@@ -79,7 +79,7 @@ impl Hook {
 
 fn planned(command: Vec<String>, timeout: Duration) -> Planned {
     let fingerprint = format!("{command:?} {timeout:?}");
-    let config = Config { command, balancer: "web".to_owned(), timeout };
+    let config = Config { command, name: "sh".to_owned(), balancer: "web".to_owned(), timeout };
     Planned { service: Box::new(Exec::new(config)), fingerprint }
 }
 
@@ -300,6 +300,14 @@ fn a_reload_lets_the_run_end_and_tells_the_new_command() {
         shows(A, ViewState::Up, None),
     ];
     run(old.planned(PATIENCE), Some(new.planned(PATIENCE)), steps);
+}
+
+#[test]
+fn the_end_has_the_patience_that_the_command_was_given() {
+    let hook = Hook::new(r#"echo start >>"$1/told"; sleep 5.5; echo end >>"$1/told""#);
+    let told = hook.file("told");
+    run(hook.planned(PATIENCE), None, vec![up(A, 1, 1), reads(&told, "start\n")]);
+    assert_eq!(std::fs::read_to_string(told).unwrap(), "start\nend\n");
 }
 
 #[test]

@@ -54,29 +54,35 @@ pub struct Ground<'a> {
     pub address: Option<SocketAddr>,
     /// The groups of the process: a secret file may be readable by one of them.
     pub groups: &'a [u32],
-    /// Whether another section drives something of the same name, in another load balancer.
-    pub twin: bool,
+    /// Which one it is, from 1, of several sections that drive something of the same name, each in another way.
+    pub twin: Option<usize>,
     /// How many sections there are of its role, itself included: what a process has once is divided among them.
     pub alike: usize,
     /// What is allowed and most likely not meant, one line each: the section adds its own.
     pub warnings: &'a mut Vec<String>,
 }
 
-/// Whether another section than the `n`th has its role and its backend.
+/// Which one the `n`th section is, from 1, of several that have its role and its backend, or its program.
 #[must_use]
-pub fn has_twin(roles: &[Section], n: usize) -> bool {
+pub fn twin(roles: &[Section], n: usize) -> Option<usize> {
     let target = |s: &Section| {
         let name = match s.role().name {
             "haproxy" => s.text("backend"),
             "apache" => s.text("apache-balancer").or(s.text("balancer")),
             "caddy" => s.text("id"),
             "etcd" => s.text("balancer"),
+            "exec" => {
+                let command = s.get("command", values::command).ok()??;
+                let balancer = s.need("balancer", balancer_name).ok()?;
+                return Some(("exec", format!("{} {balancer}", values::program(&command))));
+            }
             _ => None,
         };
         name.map(|name| (s.role().name, name.to_owned()))
     };
-    let own = roles.get(n).and_then(target);
-    own.is_some() && roles.iter().filter(|s| target(s) == own).count() > 1
+    let own = roles.get(n).and_then(target)?;
+    let alike = |roles: &[Section]| roles.iter().filter(|s| target(s).as_ref() == Some(&own)).count();
+    (alike(roles) > 1).then(|| alike(roles.get(..=n).unwrap_or_default()))
 }
 
 /// Resolves what needs more than one section.

@@ -227,6 +227,13 @@ pub fn command(value: &str) -> Result<Vec<String>, String> {
     }
 }
 
+/// A command's program without its folder: what its sink is known by.
+#[must_use]
+pub fn program(command: &[String]) -> &str {
+    let program = command.first().map_or("", String::as_str);
+    program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program)
+}
+
 /// A log level.
 ///
 /// # Errors

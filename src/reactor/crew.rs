@@ -45,7 +45,7 @@ impl Reactor {
         }
         let mut failures = Vec::new();
         for (name, mut planned) in changed {
-            if let Some(at) = self.predecessor(&old, &name, &*planned.service) {
+            if let Some(at) = self.predecessor(&old, &name, &planned) {
                 let id = old.remove(at);
                 let Some(service) = self.keep(id, planned.service, &planned.fingerprint, now) else {
                     continue;
@@ -82,15 +82,17 @@ impl Reactor {
         new
     }
 
-    /// Which of `old` a new service replaces: the one of its name, else one that holds a socket it wants.
-    fn predecessor(&self, old: &[ServiceId], name: &str, new: &dyn Service) -> Option<usize> {
-        let wanted = new.sockets();
+    /// Which of `old` a new service replaces: the one of its text, which another section has left only another name; or
+    /// the one of its name, else one that holds a socket it wants.
+    fn predecessor(&self, old: &[ServiceId], name: &str, new: &Planned) -> Option<usize> {
+        let wanted = new.service.sockets();
         let holds = |id: &ServiceId| {
             let service = self.services[id.index].service.as_ref();
             service.is_some_and(|old| old.sockets().iter().any(|socket| wanted.contains(socket)))
         };
-        let namesake = old.iter().position(|id| self.services[id.index].name == name);
-        namesake.or_else(|| old.iter().position(holds))
+        let itself = old.iter().position(|id| self.services[id.index].fingerprint == new.fingerprint);
+        let namesake = || old.iter().position(|id| self.services[id.index].name == name);
+        itself.or_else(namesake).or_else(|| old.iter().position(holds))
     }
 
     /// Puts policies in force; balancers that nobody names any more are gone.

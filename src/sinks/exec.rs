@@ -24,7 +24,8 @@ pub const ROLE: Role = Role {
             is complete, one timeout after the start; before that, and with a timeout of 0, a member that is missing \
             may only not have been heard yet. What ends with another status than 0 is delivered again, first after \
             1 s and then ever more slowly up to once a minute. Standard error goes to the log, 20 lines of a run at \
-            most; standard output goes nowhere.",
+            most; standard output goes nowhere. In status it is exec: and the program's name; of several sections that \
+            run one program for one balancer, all but the first have a number behind that, as in exec:sh@2.",
     options: &[
         Opt {
             name: "command",
@@ -56,6 +57,8 @@ pub const ROLE: Role = Role {
 pub struct Config {
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// What the sink is known by: the program, and a number if there is more than one of it for the balancer.
+    pub name: String,
     /// The balancer whose members are followed.
     pub balancer: String,
     /// When a run is killed.
@@ -66,9 +69,15 @@ pub struct Config {
 ///
 /// # Errors
 /// The first option that is wrong.
-pub fn plan(section: &Section, _: &mut Ground<'_>) -> Result<Planned, Error> {
+pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
+    let command = section.need("command", values::command)?;
+    let mut name = values::program(&command).to_owned();
+    if let Some(nth) = ground.twin.filter(|nth| *nth > 1) {
+        name.push_str(&format!("@{nth}"));
+    }
     let config = Config {
-        command: section.need("command", values::command)?,
+        command,
+        name,
         balancer: section.need("balancer", values::balancer_name)?,
         timeout: section.need("exec-timeout", values::duration_from(Duration::from_millis(100)))?,
     };

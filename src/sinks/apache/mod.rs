@@ -109,7 +109,7 @@ pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error
         evict: section.need("on-evict", evict)?,
         every: section.need("every", values::duration_from(Duration::from_millis(100)))?,
     };
-    let at = if ground.twin { format!("@{url}") } else { String::new() };
+    let at = if ground.twin.is_some() { format!("@{url}") } else { String::new() };
     let site = Site { name: format!("apache:{}{at}", door.balancer), role: ROLE.name, balancer, url };
     let service = Box::new(HttpSink::new(site, login, Machine::new(door)));
     Ok(Planned { service, fingerprint: format!("{}{mark}", section.fingerprint()) })

@@ -103,7 +103,7 @@ pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error
         every: section.need("every", values::duration_from(Duration::from_millis(100)))?,
         min_gap: section.need("min-gap", values::duration)?,
     };
-    let at = if ground.twin { format!("@{url}") } else { String::new() };
+    let at = if ground.twin.is_some() { format!("@{url}") } else { String::new() };
     let balancer = section.need("balancer", values::balancer_name)?;
     let site = Site { name: format!("caddy:{id}{at}"), role: ROLE.name, balancer, url };
     let service = Box::new(HttpSink::new(site, login, Machine::new(door)));

@@ -154,7 +154,7 @@ pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error
     let login = login(section, ground)?;
     let fingerprint = fingerprint(section, login.as_ref());
     let mut config = Config::from_section(section, login)?;
-    if let Some(first) = config.endpoints.first().filter(|_| ground.twin) {
+    if let Some(first) = config.endpoints.first().filter(|_| ground.twin.is_some()) {
         config.name = format!("{}@{}", config.name, first.authority);
     }
     Ok(Planned { service: Box::new(service::Etcd::new(config)), fingerprint })

@@ -8,7 +8,7 @@ use crate::config::values::show_duration;
 use crate::members::{BalancerId, Member, MemberId, State};
 use crate::process::{self, Child, Command};
 use crate::reactor::bank::plain;
-use crate::reactor::{Cx, Key, Ready, Service};
+use crate::reactor::{Cx, Key, PATIENCE, Ready, Service};
 use crate::shared::Shared;
 use crate::url::{Host, Url};
 use crate::views::{SinkId, ViewState};
@@ -58,12 +58,6 @@ impl Exec {
         }
     }
 
-    /// The command's name without its folder: what the sink is known by.
-    fn program(&self) -> &str {
-        let program = self.config.command.first().map_or("", String::as_str);
-        program.rsplit('/').find(|part| !part.is_empty()).unwrap_or(program)
-    }
-
     /// Takes in the table, if it has changed.
     fn look(&mut self, cx: &mut Cx<'_>) {
         let Some(balancer) = self.balancer else { return };
@@ -76,7 +70,7 @@ impl Exec {
         let lost = self.deliveries.observe(levels.iter().map(|(url, level)| (url.as_ref(), *level)));
         if lost > 0 {
             log::error!(target: "exec", "{}: too many changes undelivered, {lost} forgotten member(s) given up",
-                self.program());
+                self.config.name);
         }
         self.show(None, cx);
     }
@@ -139,10 +133,10 @@ impl Exec {
                     } else {
                         String::new()
                     };
-                    log::warn!(target: "exec", "{}: {told}: {error}; again in {wait:.1} s{more}", self.program());
+                    log::warn!(target: "exec", "{}: {told}: {error}; again in {wait:.1} s{more}", self.config.name);
                 }
             }
-            _ => log::debug!(target: "exec", "{}: {told}: delivered", self.program()),
+            _ => log::debug!(target: "exec", "{}: {told}: delivered", self.config.name),
         }
         self.show(Some(&url), cx);
         again
@@ -174,13 +168,14 @@ impl Exec {
 
 impl Service for Exec {
     fn name(&self) -> String {
-        format!("exec:{}", self.program())
+        format!("exec:{}", self.config.name)
     }
 
     fn start(&mut self, cx: &mut Cx<'_>) -> io::Result<()> {
         self.balancer = cx.shared.members.find(&self.config.balancer);
+        // Another section may have had this name until now, and is still to withdraw.
         let name = self.name();
-        self.sink = self.balancer.map(|b| cx.shared.views.sink(&name, b));
+        self.sink = self.balancer.map(|b| cx.shared.views.take(&name, b));
         if let Some(run) = &mut self.run {
             run.child.watch(PIPES, cx)?;
             self.deadline = Some(cx.arm(DEADLINE, run.deadline));
@@ -191,9 +186,9 @@ impl Service for Exec {
     }
 
     fn ready(&mut self, key: Key, _ready: Ready, cx: &mut Cx<'_>) {
-        let program = self.program().to_owned();
+        let name = &self.config.name;
         if let Some(run) = &mut self.run {
-            run.child.ready(key, cx, &mut |line| log_line(&program, line));
+            run.child.ready(key, cx, &mut |line| log_line(name, line));
         }
     }
 
@@ -218,9 +213,9 @@ impl Service for Exec {
     }
 
     fn child_exited(&mut self, cx: &mut Cx<'_>) {
-        let program = self.program().to_owned();
+        let name = &self.config.name;
         let Some(run) = &mut self.run else { return };
-        let Some(exit) = run.child.exited(cx, &mut |line| log_line(&program, line)) else { return };
+        let Some(exit) = run.child.exited(cx, &mut |line| log_line(name, line)) else { return };
         let result = match run.killed {
             true => Err(format!("killed after {}", show_duration(self.config.timeout))),
             false if exit.success() => Ok(()),
@@ -247,6 +242,9 @@ impl Service for Exec {
     fn stop(&mut self, cx: &mut Cx<'_>) {
         if let Some(run) = &mut self.run {
             run.child.unwatch(cx);
+            if self.draining {
+                log::warn!(target: "exec", "{}: killed: the program ends", self.config.name);
+            }
         }
         if let Some(sink) = self.sink.take() {
             cx.shared.views.remove(sink);
@@ -257,6 +255,10 @@ impl Service for Exec {
     fn drain(&mut self, _cx: &mut Cx<'_>) -> bool {
         self.draining = true;
         self.run.is_none()
+    }
+
+    fn patience(&self) -> Duration {
+        if self.run.is_some() { self.config.timeout.max(PATIENCE) } else { PATIENCE }
     }
 }
 
@@ -292,8 +294,8 @@ fn list(deliveries: &Deliveries) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn log_line(program: &str, line: &str) {
-    log::info!(target: "exec", "{program}: {line}");
+fn log_line(name: &str, line: &str) {
+    log::info!(target: "exec", "{name}: {line}");
 }
 
 const DEADLINE: Key = Key(0);

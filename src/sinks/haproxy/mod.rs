@@ -123,7 +123,7 @@ pub enum Door {
 /// The first option that is wrong.
 pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error> {
     let mut config = Config::from_section(section)?;
-    if ground.twin {
+    if ground.twin.is_some() {
         config.name = format!("{}@{}", config.name, section.text("socket").unwrap_or_default());
     }
     Ok(Planned { service: Box::new(service::Haproxy::new(config)), fingerprint: section.fingerprint() })
