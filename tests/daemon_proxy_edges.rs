@@ -11,9 +11,9 @@
 mod common;
 
 use common::daemon::{Daemon, private_file};
-use common::proxy::{balanced, proxy};
+use common::proxy::{WAYS, balanced, hello, proxy};
 use common::sender::Sender;
-use common::tcp::{Deaf, End, Peer, Upstream, arrival, greeted};
+use common::tcp::{Deaf, End, Peer, Upstream, arrival, greeted, pattern};
 use common::{wait_for, wait_until};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixListener;
@@ -266,4 +266,56 @@ fn a_hook_that_is_asked_by_many_at_once_answers_all() {
         client.echoed(b"let in");
     }
     wait_until("all are in", || daemon.counter("proxy.end.auth_failed") == 0);
+}
+
+/// Sends `before`, an urgent byte that is no part of the stream, and `after`.
+fn send_around_urgent(peer: &mut Peer, before: &[u8], after: &[u8]) {
+    assert!(peer.send(before));
+    assert_eq!(socket2::SockRef::from(&peer.stream).send_out_of_band(b"!").unwrap(), 1);
+    assert!(peer.send(after));
+}
+
+#[test]
+fn what_is_behind_urgent_data_arrives_as_well() {
+    let bulk = pattern(8 << 20);
+    for way in WAYS {
+        let dir = tempfile::tempdir().unwrap();
+        let (upstream, arrivals) = Upstream::by_hand();
+        let (daemon, addr) = proxy(dir.path(), &format!("{way} --sniff --route default={}", upstream.addr));
+        // All of it lies there before anything is read: a read stops at the mark, and no event tells of the rest.
+        daemon.signal("STOP");
+        let mut client = Peer::connect(addr);
+        let hello = hello("openssl_default");
+        send_around_urgent(&mut client, &hello[..100], &hello[100..]);
+        daemon.signal("CONT");
+        let mut server = arrival(&arrivals);
+        assert_eq!(server.exact(hello.len()), hello, "{way}: the first flight");
+        daemon.signal("STOP");
+        send_around_urgent(&mut client, b"before", b"after");
+        send_around_urgent(&mut server, b"this", b"that");
+        daemon.signal("CONT");
+        assert_eq!(server.exact(11), b"beforeafter", "{way}");
+        assert_eq!(client.exact(8), b"thisthat", "{way}");
+        // In bulk, on a session that no mark has slowed yet.
+        client = Peer::connect(addr);
+        client.send(b"x");
+        server = arrival(&arrivals);
+        server.exact(1);
+        for _ in 0..2 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| send_around_urgent(&mut client, &bulk, &bulk));
+                assert!(server.exact(2 * bulk.len()) == bulk.repeat(2), "{way}: other bytes");
+            });
+            std::mem::swap(&mut client, &mut server);
+        }
+        // With the end at its heels: to a pipe the mark looks like the end.
+        for tail in 1..40 {
+            let (mut client, sent) = (Peer::connect(addr), bulk[..2 << 20].to_vec());
+            let sender =
+                std::thread::spawn(move || send_around_urgent(&mut client, &sent, &sent[..tail * 1000]));
+            let (got, end) = arrival(&arrivals).rest();
+            assert_eq!((got.len(), end), ((2 << 20) + tail * 1000, End::Fin), "{way}");
+            sender.join().unwrap();
+        }
+    }
 }

@@ -18,9 +18,8 @@ use super::upstreams::Known;
 use crate::config::values::HostPort;
 use crate::members::MemberId;
 use crate::reactor::bank::{carry, connect_tcp, is_want_of_ours, plain};
-use crate::reactor::{Cx, Job, Key, Ready};
+use crate::reactor::{Cx, Job, Key, Ready, STREAM};
 use crate::stats::Counter;
-use mio::Interest;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -155,9 +154,8 @@ impl Proxy {
         if let Some(member) = member {
             self.pools.opened(member);
         }
-        let interest = Interest::READABLE | Interest::WRITABLE;
         let connected = connect_tcp(to).and_then(|mut stream| {
-            let registration = cx.register(&mut stream, key(at, Part::Server), interest)?;
+            let registration = cx.register(&mut stream, key(at, Part::Server), STREAM)?;
             Ok(Leg { stream, registration })
         });
         match connected {

@@ -13,8 +13,7 @@ use crate::bytes::HexDump;
 use crate::clock::Mono;
 use crate::reactor::bank::plain;
 use crate::reactor::offload::Care;
-use crate::reactor::{Cx, Job, Key};
-use mio::Interest;
+use crate::reactor::{Cx, Job, Key, STREAM};
 use mio::net::TcpStream;
 use std::io::{ErrorKind, Read};
 use std::net::SocketAddr;
@@ -80,8 +79,7 @@ impl Proxy {
     fn welcome(&mut self, mut stream: TcpStream, peer: SocketAddr, cx: &mut Cx<'_>) {
         cx.shared.stats.add(crate::stats::Counter::ProxyAccepted);
         let at = self.sessions.vacant_key();
-        let interest = Interest::READABLE | Interest::WRITABLE;
-        let Ok(registration) = cx.register(&mut stream, key(at, Part::Client), interest) else { return };
+        let Ok(registration) = cx.register(&mut stream, key(at, Part::Client), STREAM) else { return };
         let settings = &self.rules.settings;
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
         // Who must send a header, and is not of those who may, cannot say who the client is.
@@ -166,21 +164,23 @@ impl Proxy {
             let count = match retry(|| session.client.stream.read(room)) {
                 Ok(0) => return self.end(at, End::ClientGone, None, cx),
                 Ok(count) => count,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return session.pair.drained(Side::Client),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    session.pair.drained(Side::Client);
+                    return self.expect_silence(at, cx);
+                }
                 Err(_) => return self.end(at, End::ClientReset, None, cx),
             };
             let short = count < room.len();
+            if short {
+                session.pair.read(Side::Client, 0, 1);
+            }
             match early.flight.feed(&room[..count]) {
-                Progress::More if short && !session.pair.end_comes(Side::Client) => {
-                    session.pair.drained(Side::Client);
+                Progress::More if short && !session.pair.has_news(Side::Client) => {
                     return self.expect_silence(at, cx);
                 }
                 Progress::More => {}
                 Progress::Whole => {
                     self.at_hello -= 1;
-                    if short {
-                        session.pair.read(Side::Client, 0, 1);
-                    }
                     return self.arrived(at, cx);
                 }
                 Progress::Bad(fault) => return self.refuse(at, fault, cx),

@@ -86,6 +86,8 @@ struct Leg {
     writable: bool,
     /// The peer is known to have ended its stream: no event will tell it again.
     end_comes: bool,
+    /// Its stream has or had a mark, of urgent data: what stops there says nothing of what is behind.
+    marked: bool,
     phase: Phase,
     /// It was reset: what has come of its stream is passed on, and then the reset.
     cut: bool,
@@ -136,6 +138,11 @@ impl Pair {
         leg.end_comes |= ended;
     }
 
+    /// The stream of a side has a mark, at which reading stops though more may be there; or it may have one.
+    pub fn marked(&mut self, side: Side) {
+        self.leg_mut(side).marked = true;
+    }
+
     /// What to do now. The same until the caller has told what came of it.
     #[must_use]
     pub fn next(&self) -> Step {
@@ -155,8 +162,8 @@ impl Pair {
             leg.held += count;
         }
         // What was asked for and did not come is not there: the next bytes make an event. The end makes none if its
-        // event has been.
-        leg.readable = count >= wanted || leg.end_comes;
+        // event has been; what is behind a mark makes none either.
+        leg.readable = count >= wanted || leg.end_comes || leg.marked;
         self.first = side.other();
     }
 
@@ -239,6 +246,12 @@ impl Pair {
     #[must_use]
     pub fn end_comes(&self, side: Side) -> bool {
         self.leg(side).end_comes
+    }
+
+    /// Whether the stream of a side has or had a mark.
+    #[must_use]
+    pub fn is_marked(&self, side: Side) -> bool {
+        self.leg(side).marked
     }
 
     /// Whether nobody takes a side's stream any more.

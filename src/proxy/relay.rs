@@ -2,7 +2,7 @@
 //!
 //! Copied bytes go through one scratch that all sessions share, straight into the other connection; only what that does
 //! not take is kept, in a buffer of its own. So an idle session holds no buffer. A stream that moves in bulk is lent a
-//! pipe, where there are pipes, until it pauses.
+//! pipe, where there are pipes, until it pauses; one with urgent data is not: nothing is spliced past its mark.
 
 use super::pair::{Over, Pair, Side, Step};
 use super::session::{Hold, Leg, Session};
@@ -132,10 +132,15 @@ impl Session {
         }
     }
 
-    /// Makes sure that a side has a pipe; `false` where there is none to lend.
+    /// Makes sure that a side has a pipe; `false` where there is none to lend, or it may have none.
     fn lend(&mut self, from: Side, pipes: &mut Pipes) -> bool {
         let hold = &mut self.holds[from.at()];
-        if let Hold::Nothing = hold
+        if self.pair.is_marked(from) {
+            // Where it still has one, that is empty: nothing is read while something is held.
+            if let Hold::Pipe(pipe) = std::mem::take(hold) {
+                pipes.give_back(pipe);
+            }
+        } else if let Hold::Nothing = hold
             && let Some(pipe) = pipes.lend()
         {
             *hold = Hold::Pipe(pipe);
@@ -148,7 +153,9 @@ impl Session {
         let Hold::Pipe(mut pipe) = std::mem::take(&mut self.holds[from.at()]) else { return };
         let (Some(source), Some(sink)) = (self.stream(from), self.stream(to)) else { return };
         match retry(|| pipe.fill(source)) {
-            Ok(0) => self.pair.ended(from),
+            Ok(0) if self.pair.end_comes(from) => self.pair.ended(from),
+            // The end, or a mark with the end somewhere behind it, both of them news: a read tells.
+            Ok(0) => self.pair.marked(from),
             // Less than the pipe's size may be all that there was, or all that the pipe had room for.
             Ok(count) => {
                 let sent = retry(|| pipe.drain(sink));

@@ -187,6 +187,9 @@ impl Proxy {
     fn leg_ready(&mut self, at: usize, side: Side, ready: Ready, cx: &mut Cx<'_>) {
         let Some(session) = self.sessions.get_mut(at) else { return };
         session.pair.event(side, ready.readable, ready.writable, ready.ended);
+        if ready.urgent {
+            session.pair.marked(side);
+        }
         match (session.stage, side) {
             (Stage::Relay, _) => {
                 if ready.failed {

@@ -20,7 +20,7 @@ pub use clock::unix_us;
 pub use cx::{Cx, Registration};
 pub use log_pipe::LogPipe;
 pub use offload::{Care, Done, Full, Job, Reading, Stamp};
-pub use service::{Form, Key, PATIENCE, Plan, Planned, Planner, Ready, Service};
+pub use service::{Form, Key, PATIENCE, Plan, Planned, Planner, Ready, STREAM, Service};
 pub use signals::Signal;
 
 use crate::clock::{Mono, Now};
@@ -274,6 +274,7 @@ impl Reactor {
                     writable: event.is_writable() || closed,
                     ended: event.is_read_closed(),
                     failed: event.is_error(),
+                    urgent: event.is_priority() || !cfg!(any(target_os = "linux", target_os = "android")),
                 };
                 self.call(id, now, |s, cx| s.ready(key, ready, cx));
             }

@@ -4,6 +4,7 @@ use super::{Cx, Done, SocketSpec};
 use crate::clock::Now;
 use crate::members::Policy;
 use crate::shared::Shared;
+use mio::Interest;
 use std::any::Any;
 use std::io;
 use std::time::Duration;
@@ -23,7 +24,17 @@ pub struct Ready {
     pub ended: bool,
     /// The connection failed: it was reset, or refused. The socket's error says which.
     pub failed: bool,
+    /// Urgent data is on its way or was; also where the system does not tell. Reads stop at its mark, and `splice` never
+    /// passes it.
+    pub urgent: bool,
 }
+
+/// What a connection is watched for whose bytes are somebody else's: urgent data too, where the system tells of it.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub const STREAM: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
+/// What a connection is watched for whose bytes are somebody else's.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub const STREAM: Interest = Interest::READABLE.add(Interest::WRITABLE);
 
 /// For whom a report is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
