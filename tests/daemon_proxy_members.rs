@@ -9,7 +9,7 @@
 mod common;
 
 use common::daemon::Daemon;
-use common::proxy::balanced;
+use common::proxy::{balanced, printed};
 use common::sender::Sender;
 use common::tcp::{Deaf, End, Peer, Upstream, closed_port, greeted};
 use common::wait_until;
@@ -111,6 +111,20 @@ fn a_member_that_refuses_costs_nobody_anything() {
     assert!(retried >= 1, "round robin has tried the one that is gone");
     assert!(retried <= 10, "one that refuses is let be for a while: {retried}");
     assert_eq!(daemon.counter("proxy.retry"), retried as u64);
+}
+
+#[test]
+fn status_tells_when_a_member_is_back_though_nothing_happens() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = balanced(dir.path(), "--timeout 60", "--balance roundrobin --slow-start 0");
+    let upstream = Upstream::greeting();
+    join(&daemon, closed_port(), "");
+    join(&daemon, upstream.addr, "");
+    answers(daemon.proxying(), 8);
+    daemon.line("left out http://");
+    let status = format!("status --control {}", daemon.control.display());
+    assert!(printed(&status).contains("connections to it failed"));
+    wait_until("its five seconds are over", || !printed(&status).contains("connections to it failed"));
 }
 
 #[test]

@@ -142,6 +142,7 @@ impl Proxy {
     }
 
     fn connect(&mut self, at: usize, to: SocketAddr, member: Option<(usize, MemberId)>, cx: &mut Cx<'_>) {
+        self.watch_returns(cx);
         let timeout = self.rules.settings.connect_timeout;
         let Some(session) = self.sessions.get_mut(at) else { return };
         let facts = &mut session.facts;
@@ -205,6 +206,7 @@ impl Proxy {
                 log::warn!(target: "proxy", "left out {url} for {} s: connections to it fail ({why})", time.as_secs());
             }
         }
+        self.watch_returns(cx);
         if cx.now.mono >= give_up {
             return self.end(at, End::ConnectTimeout, None, cx);
         }

@@ -3,7 +3,7 @@
 use super::end::End;
 use super::pair::{Over, Side};
 use super::relay::Pumped;
-use super::service::{LISTENER, Part, Proxy, key};
+use super::service::{LISTENER, Part, Proxy, RETURNS, key};
 use super::session::{Line, Session, Stage, Tag};
 use super::settings::OnEnd;
 use crate::clock::Mono;
@@ -92,6 +92,20 @@ impl Proxy {
             return self.watch(at, cx);
         }
         self.end(at, End::HelloTimeout, None, cx);
+    }
+
+    /// A member that was left out is back, and nothing but the clock has told.
+    pub(super) fn returned(&mut self, cx: &mut Cx<'_>) {
+        self.returns = None;
+        self.pools.show(cx.shared, cx.now.mono);
+        self.watch_returns(cx);
+    }
+
+    /// Sees to it that the next return is noticed.
+    pub(super) fn watch_returns(&mut self, cx: &mut Cx<'_>) {
+        if let Some(due) = self.pools.take_due() {
+            cx.rearm(&mut self.returns, RETURNS, due);
+        }
     }
 
     /// Members may have gone, or returned: their sessions end when the options say so.

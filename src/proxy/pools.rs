@@ -3,7 +3,7 @@
 
 use super::balance::{Choice, Config, Member, Pool, SEED};
 use crate::clock::{Mono, Now};
-use crate::members::{BalancerId, MemberId, State};
+use crate::members::{self, BalancerId, MemberId, State};
 use crate::shared::Shared;
 use crate::sinks::{Refused, address};
 use crate::url::Url;
@@ -20,6 +20,8 @@ pub struct Pools {
     pools: Vec<Entry>,
     /// Something has changed since that was last asked.
     moved: bool,
+    /// Something was shown since that was last asked.
+    shown: bool,
 }
 
 #[derive(Debug)]
@@ -30,15 +32,15 @@ struct Entry {
     seen: Option<(BalancerId, u64)>,
     /// Members whose host is a name.
     refused: Vec<(MemberId, Refused)>,
-    /// Members are left out for now: a fresh announcement shortens that.
-    ejected_until: Mono,
+    /// When a member that is shown as left out is back.
+    due: Mono,
 }
 
 impl Pools {
     /// None yet.
     #[must_use]
     pub fn new(sink: String, config: Config) -> Pools {
-        Pools { sink: Some(sink), config, pools: Vec::new(), moved: false }
+        Pools { sink: Some(sink), config, pools: Vec::new(), moved: false, shown: false }
     }
 
     /// Puts other rules in force.
@@ -58,7 +60,7 @@ impl Pools {
                 pool: Pool::new(self.config, SEED),
                 seen: None,
                 refused: Vec::new(),
-                ejected_until: Mono::ZERO,
+                due: Mono::NEVER,
             });
             self.pools.len() - 1
         })
@@ -67,8 +69,24 @@ impl Pools {
     /// Carries over what has changed in the table.
     pub fn refresh(&mut self, shared: &mut Shared, now: Now) {
         for entry in &mut self.pools {
-            self.moved |= entry.refresh(self.sink.as_deref(), shared, now);
+            let moved = entry.refresh(self.sink.as_deref(), shared, now);
+            self.moved |= moved;
+            self.shown |= moved;
         }
+    }
+
+    /// Shows everything anew: time alone has changed it.
+    pub fn show(&mut self, shared: &mut Shared, now: Mono) {
+        for entry in &mut self.pools {
+            entry.show(self.sink.as_deref(), shared, now);
+        }
+        self.shown = true;
+    }
+
+    /// When to show everything anew, if that may have changed since the last call.
+    pub fn take_due(&mut self) -> Option<Mono> {
+        let due = || self.pools.iter().map(|entry| entry.due).min().unwrap_or(Mono::NEVER);
+        std::mem::take(&mut self.shown).then(due)
     }
 
     /// Whether anything had changed since the last call, whoever carried it over.
@@ -76,7 +94,7 @@ impl Pools {
         std::mem::take(&mut self.moved)
     }
 
-    /// Chooses a member that was not tried.
+    /// Chooses a member that was not tried. A fresh announcement of one that is left out brings it back earlier.
     pub fn pick(
         &mut self,
         at: usize,
@@ -87,8 +105,13 @@ impl Pools {
         random: u64,
     ) -> Option<Choice> {
         let entry = self.pools.get_mut(at)?;
-        if now.mono < entry.ejected_until {
-            entry.carry(shared, now);
+        if let Some((balancer, _)) = entry.seen
+            && entry
+                .pool
+                .hear(|id| shared.members.get(balancer, id).map(members::Member::last_seen), now.mono)
+        {
+            entry.show(self.sink.as_deref(), shared, now.mono);
+            self.shown = true;
         }
         entry.pool.pick(key, tried, now.mono, random)
     }
@@ -123,10 +146,10 @@ impl Pools {
     ) -> Option<(String, Duration)> {
         let entry = self.pools.get_mut(at)?;
         let time = entry.pool.failed(member, now.mono)?;
-        entry.ejected_until = entry.ejected_until.max(now.mono.after(time));
         let (balancer, _) = entry.seen?;
         let url = shared.members.get(balancer, member)?.url_text().into_owned();
         entry.show(self.sink.as_deref(), shared, now.mono);
+        self.shown = true;
         Some((url, time))
     }
 
@@ -200,13 +223,15 @@ impl Entry {
     }
 
     /// Shows what the proxy makes of each member.
-    fn show(&self, sink: Option<&str>, shared: &mut Shared, now: Mono) {
+    fn show(&mut self, sink: Option<&str>, shared: &mut Shared, now: Mono) {
+        self.due = Mono::NEVER;
         let (Some(sink), Some((balancer, _))) = (sink, self.seen) else { return };
         let sink: SinkId = shared.views.sink(sink, balancer);
         for (id, refused) in &self.refused {
             shared.views.set(sink, *id, ViewState::Refused, Some(&refused.to_string()));
         }
         for row in self.pool.rows(now) {
+            self.due = row.ejected_for.map_or(self.due, |left| self.due.min(now.after(left)));
             let up = shared.members.get(balancer, row.id).map(|member| (member.state(), member.weight()));
             let (state, error) = match up {
                 None => continue,
@@ -227,4 +252,54 @@ impl Entry {
 fn reach(url: &[u8]) -> Result<SocketAddr, Refused> {
     // The table holds what admission passed, so it parses.
     Url::parse(url).map_err(|_| Refused::HostName).and_then(|url| address(&url))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::balance::Balance;
+    use super::*;
+    use crate::members::{Announce, Policy, WhenDeaf};
+
+    fn now(seconds: u64) -> Now {
+        Now { mono: Mono(seconds * 1_000_000), unix_us: 0 }
+    }
+
+    #[test]
+    fn what_is_shown_ends_when_the_member_is_back() {
+        let mut shared = Shared::new([1, 2], Mono::ZERO);
+        let policy = Policy {
+            max_members: 9,
+            forget: Duration::ZERO,
+            keep_last: false,
+            when_deaf: WhenDeaf::Hold,
+            timeout: Duration::ZERO,
+            max_skew: Duration::ZERO,
+        };
+        let balancer = shared.members.balancer("web", policy, Mono::ZERO);
+        let announce = |shared: &mut Shared, ts: i64, at: Now| {
+            for url in ["http://10.0.0.1:80", "http://10.0.0.2:80"] {
+                let announce = Announce { url: url.as_bytes(), ts, ..Announce::default() };
+                let _ = shared.members.announce(balancer, &announce, at.mono);
+            }
+        };
+        announce(&mut shared, 1, now(1));
+        let config = Config { how: Balance::P2c, slow_start: Duration::ZERO };
+        let mut pools = Pools::new("proxy:test".to_owned(), config);
+        let pool = pools.of("web");
+        pools.refresh(&mut shared, now(10));
+        assert_eq!(pools.take_due(), Some(Mono::NEVER));
+        let member = shared.members.lookup(balancer, b"http://10.0.0.1:80").unwrap();
+        let state = |shared: &Shared| shared.views.of(balancer, member).next().unwrap().1.state;
+        for _ in 0..3 {
+            pools.failed((pool, member), &mut shared, now(10));
+        }
+        assert_eq!((state(&shared), pools.take_due()), (ViewState::Down, Some(now(15).mono)));
+        assert_eq!(pools.take_due(), None, "nothing has changed");
+        // It is heard: half of what is left is enough, and whoever picks next sees to that.
+        announce(&mut shared, 2, now(11));
+        pools.pick(pool, &[], &[], &mut shared, now(11), 7).unwrap();
+        assert_eq!((state(&shared), pools.take_due()), (ViewState::Down, Some(now(13).mono)));
+        pools.show(&mut shared, now(13).mono);
+        assert_eq!((state(&shared), pools.take_due()), (ViewState::Up, Some(Mono::NEVER)));
+    }
 }

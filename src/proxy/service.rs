@@ -44,6 +44,8 @@ pub struct Proxy {
     pub(super) door: Option<(TcpListener, Registration)>,
     /// Out of descriptors: when to accept again.
     pub(super) breath: Option<TimerId>,
+    /// When a member that was left out is back.
+    pub(super) returns: Option<TimerId>,
     /// The program or a reload ends this proxy: no session comes in any more.
     pub(super) leaving: bool,
     /// How many sessions there may be.
@@ -71,6 +73,8 @@ pub struct Proxy {
 pub(super) const LISTENER: Key = Key(0);
 /// The timer of the end of draining.
 const DRAINED: Key = Key(1);
+/// The timer of the members that were left out.
+pub(super) const RETURNS: Key = Key(2);
 
 /// One line a second of each kind of complaint, so that none hides another.
 #[derive(Debug)]
@@ -118,6 +122,7 @@ impl Proxy {
             rows: Vec::new(),
             door: None,
             breath: None,
+            returns: None,
             leaving: false,
             limit: 0,
             full: false,
@@ -298,6 +303,7 @@ impl Service for Proxy {
                 self.accept(cx);
             }
             DRAINED => self.end_all(cx),
+            RETURNS => self.returned(cx),
             Key(key) => {
                 if let Some(session) = self.sessions.get_mut(key / 4 - 1) {
                     session.timer = None;
@@ -320,6 +326,7 @@ impl Service for Proxy {
         if self.pools.take_moved() {
             self.judge_members(cx);
         }
+        self.watch_returns(cx);
     }
 
     fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {

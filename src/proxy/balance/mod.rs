@@ -153,6 +153,20 @@ impl Pool {
         }
     }
 
+    /// Asks when those that are left out were last heard, and nobody else; says whether that brings one of them back
+    /// earlier.
+    pub fn hear(&mut self, mut last_seen: impl FnMut(MemberId) -> Option<Mono>, now: Mono) -> bool {
+        let mut earlier = false;
+        for at in &self.benched {
+            let seat = &mut self.seats[*at];
+            earlier |= last_seen(seat.id).is_some_and(|seen| seat.health.heard(seen, now));
+        }
+        if earlier {
+            self.arrange();
+        }
+        earlier
+    }
+
     /// Chooses a member for a session with this key (which only [`Balance::Hash`] looks at) that has `tried` some
     /// already. Nothing is counted before [`Pool::opened`], which belongs in the same turn.
     pub fn pick(&mut self, key: &[u8], tried: &[MemberId], now: Mono, random: u64) -> Option<Choice> {
@@ -378,6 +392,23 @@ mod tests {
         }
         assert_eq!(left(&pool, 13), None);
         assert!((0..50).any(|n| pick(&mut pool, n, at(13)) == 0));
+    }
+
+    #[test]
+    fn only_those_left_out_are_asked_when_they_were_heard() {
+        let mut pool = pool(Balance::P2c, NONE, &[1; 1000]);
+        let mut asked = Vec::new();
+        let mut hear = |pool: &mut Pool, seen: u64| {
+            asked.clear();
+            let earlier = pool.hear(|id| (asked.push(id), Some(at(seen))).1, at(11));
+            (earlier, asked.clone())
+        };
+        assert_eq!(hear(&mut pool, 11), (false, vec![]));
+        fail(&mut pool, 7, at(10));
+        assert_eq!(hear(&mut pool, 9), (false, vec![id(7)]));
+        assert_eq!(hear(&mut pool, 11), (true, vec![id(7)]));
+        assert_eq!(hear(&mut pool, 11), (false, vec![id(7)]), "halved once");
+        assert_eq!(pool.next_return, at(13));
     }
 
     #[test]
