@@ -46,6 +46,19 @@ impl PartialEq for SocketSpec {
 
 impl Eq for SocketSpec {}
 
+impl SocketSpec {
+    /// Whether the kernel opens no other socket of this address while `self` is open.
+    fn excludes(&self, other: &SocketSpec) -> bool {
+        let (one, two) = match (self, other) {
+            (SocketSpec::Udp(one), SocketSpec::Udp(two)) => (one, two),
+            (SocketSpec::Tcp { addr: one, .. }, SocketSpec::Tcp { addr: two, .. }) => (one, two),
+            _ => return false,
+        };
+        let every = one.ip().is_unspecified() || two.ip().is_unspecified();
+        one.port() == two.port() && one.is_ipv4() == two.is_ipv4() && (every || one == two)
+    }
+}
+
 impl fmt::Display for SocketSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -84,7 +97,14 @@ impl Bank {
                 // Each open socket serves one wish: two sections that ask for port 0 get two ports.
                 known.swap_remove(at);
             } else {
-                fresh.push((spec.clone(), open(spec).map_err(|e| explain(spec, &e))?));
+                match open(spec) {
+                    Ok(socket) => fresh.push((spec.clone(), socket)),
+                    Err(e) => {
+                        let mut ours = self.idle.iter().chain(&fresh).map(|(spec, _)| spec).chain(&self.lent);
+                        let rival = ours.find(|ours| ours.excludes(spec));
+                        return Err(explain(spec, &e, rival.map(|rival| (rival, wanted.contains(rival)))));
+                    }
+                }
             }
         }
         self.idle.append(&mut fresh);
@@ -277,7 +297,8 @@ fn open_unix(path: &Path) -> io::Result<UnixListener> {
     Ok(UnixListener::from_std(raw.into()))
 }
 
-fn explain(spec: &SocketSpec, error: &io::Error) -> String {
+/// What is wrong, and what to do; `rival` is a socket of ours in the way, and whether it is to stay.
+fn explain(spec: &SocketSpec, error: &io::Error, rival: Option<(&SocketSpec, bool)>) -> String {
     let hint = match (spec, error.kind()) {
         (SocketSpec::Unix(_), io::ErrorKind::NotFound) => "; its folder does not exist",
         (SocketSpec::Unix(_), _) => "",
@@ -286,7 +307,12 @@ fn explain(spec: &SocketSpec, error: &io::Error) -> String {
         (_, io::ErrorKind::PermissionDenied) => "; ports below 1024 need root or CAP_NET_BIND_SERVICE",
         _ => "",
     };
-    format!("cannot open {spec}: {}{hint}", plain(error))
+    let said = format!("cannot open {spec}: {}", plain(error));
+    match rival.filter(|_| error.kind() == io::ErrorKind::AddrInUse) {
+        Some((rival, true)) => format!("{said}; our own {rival} has this port"),
+        Some((rival, false)) => format!("{said}; our own {rival} has this port: restart for this change"),
+        None => said + hint,
+    }
 }
 
 /// An error's text without the number that the standard library appends.
@@ -325,6 +351,27 @@ mod tests {
         assert_eq!((bank.idle.len(), bank.lent.len()), (2, 0));
         bank.close_idle();
         assert!(bank.take(&wish).is_err());
+    }
+
+    #[test]
+    fn a_port_of_our_own_is_no_other_process() {
+        let mut bank = Bank::default();
+        let Ok(Socket::Udp(free)) = open(&udp("127.0.0.1:0")) else { panic!("no port is free") };
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let (all, one) = (udp(&format!("0.0.0.0:{port}")), udp(&format!("127.0.0.1:{port}")));
+        let refused = |bank: &mut Bank, wanted: &[SocketSpec], why: &str| {
+            let error = bank.open_missing(wanted).unwrap_err();
+            assert!(error.ends_with(why), "{error}");
+        };
+        refused(&mut bank, &[one.clone(), all.clone()], &format!("our own {one} has this port"));
+        bank.open_missing(std::slice::from_ref(&all)).unwrap();
+        let moved = format!("our own {all} has this port: restart for this change");
+        refused(&mut bank, std::slice::from_ref(&one), &moved);
+        let _lent = bank.take(&all).unwrap();
+        refused(&mut bank, std::slice::from_ref(&one), &moved);
+        refused(&mut bank, &[all.clone(), one.clone()], &format!("our own {all} has this port"));
+        refused(&mut Bank::default(), &[one], "another process has this port");
     }
 
     #[test]
