@@ -90,7 +90,7 @@ fn options_list(out: &mut String, rows: &[Opt]) {
 fn section(out: &mut String, role: &Role) {
     let _ = writeln!(out, ".Ss [{}]", role.name);
     text(out, &sentence(role.summary));
-    out.push_str(".Bl -column -compact \"max-sessions-per-source\" \"tcp:HOST:PORT|http:URL\"\n");
+    out.push_str(".Bl -column -compact \"max-sessions-per-source\" \"tcp:HOST:PORT|http://\"\n");
     for opt in role.options {
         let argument = if opt.is_flag() { String::new() } else { format!(" Ar {}", opt.arg) };
         let default = match (opt.default, opt.repeat) {

@@ -12,6 +12,9 @@ pub const MAX_LEN: usize = 511;
 /// Longest host name, in bytes (RFC 1035; a longer one has crashed a balancer).
 pub const MAX_NAME: usize = 253;
 
+/// What stands in a url only where there is more than scheme, host and port.
+pub const EXTRA: [char; 5] = ['/', '?', '#', '@', '\\'];
+
 const MAX_LABEL: usize = 63;
 const MAX_SCHEME: usize = 16;
 
@@ -81,7 +84,7 @@ impl Url {
         let (scheme, rest) = raw.split_once("://").ok_or(BadUrl::Scheme)?;
         let scheme = read_scheme(scheme).ok_or(BadUrl::Scheme)?;
         let authority = rest.strip_suffix('/').unwrap_or(rest);
-        if authority.contains(['/', '?', '#', '@', '\\']) {
+        if authority.contains(EXTRA) {
             return Err(BadUrl::Extra);
         }
         let (host, port) = split_port(authority)?;

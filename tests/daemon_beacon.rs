@@ -210,6 +210,8 @@ fn the_last_drop_of_a_burst_is_told_too() {
     sender.announce("http://127.9.0.1:80", " to=other");
     listen.line("dropped 1 announcement(s) (last: no mac)");
     listen.line("dropped 2 announcement(s) (last: wrong balancer)");
+    let places = listen.log().iter().filter(|l| l.ends_with(" at 127.0.0.1:0")).count();
+    assert_eq!(places, 2, "{:#?}", listen.log());
     sender.raw(b"BEACON");
     wait_until("it is counted", || listen.counter("beacon.drop.no_mac") == 2);
     let log = listen.mark();

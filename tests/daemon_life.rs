@@ -71,6 +71,12 @@ fn what_is_wrong_is_said_in_one_line_with_the_agreed_status() {
         "argument 4 (--timeout): 'soon': wanted a time",
     );
     refused(&format!("listen --secret-file {secret} --max-skew 500ms"), 2, "whole seconds");
+    refused(&format!("listen --secret-file {secret} --rcvbuf 2g"), 2, "'2g': wanted a size from 4k to 512m");
+    refused(
+        &format!("listen --secret-file {secret} --balancer balancer://"),
+        2,
+        "printable ASCII characters",
+    );
     refused(&format!("listen --secret-file {open}"), 2, "readable or writable by everybody");
     refused(&format!("listen --secret-file {short}"), 2, "22");
     refused(&format!("listen --secret-file {at}/none"), 1, "none");

@@ -179,7 +179,11 @@ impl Advertise {
             return Url::parse(text.as_bytes()).map(Advertise::Fixed);
         };
         let scheme = url::read_scheme(scheme).ok_or(BadUrl::Scheme)?;
-        let port = url::read_port(port.strip_suffix('/').unwrap_or(port)).ok_or(BadUrl::Port)?;
+        let port = port.strip_suffix('/').unwrap_or(port);
+        if port.contains(url::EXTRA) {
+            return Err(BadUrl::Extra);
+        }
+        let port = url::read_port(port).ok_or(BadUrl::Port)?;
         Ok(Advertise::Source { scheme, port })
     }
 
@@ -384,7 +388,7 @@ mod tests {
         for (text, why) in [
             ("http://", BadUrl::Host),
             ("http://:", BadUrl::Port),
-            ("http://:8080/x", BadUrl::Port),
+            ("http://:8080/x", BadUrl::Extra),
             ("://:80", BadUrl::Scheme),
             ("web", BadUrl::Scheme),
         ] {

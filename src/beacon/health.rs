@@ -19,7 +19,7 @@ pub enum Check {
         /// Port.
         port: u16,
     },
-    /// `http:URL`: healthy when a GET is answered with a status from 200 to 399. Redirects are not followed.
+    /// `http://HOST/PATH`: healthy when a GET is answered with a status from 200 to 399. Redirects are not followed.
     Http(HttpUrl),
     /// `exec:COMMAND`: healthy when the program, run without a shell, exits with status 0.
     Exec(Vec<String>),
@@ -36,12 +36,11 @@ impl Check {
                 HostPort { host: Some(host), port: Some(port @ 1..) } => Ok(Check::Tcp { host, port }),
                 _ => Err("tcp:HOST:PORT such as tcp:127.0.0.1:8080".to_owned()),
             },
-            // Both `http:http://host/path` and plain `http://host/path`.
-            Some(("http", rest)) => {
-                Ok(Check::Http(HttpUrl::parse(if rest.starts_with("//") { text } else { rest })?))
-            }
+            // Plain `http://host/path` or `http:http://host/path`; the url says itself that it takes no `https`.
+            Some(("http", url)) if !url.starts_with("//") => Ok(Check::Http(HttpUrl::parse(url)?)),
+            Some(("http" | "https", _)) => Ok(Check::Http(HttpUrl::parse(text)?)),
             Some(("exec", command)) => values::command(command).map(Check::Exec),
-            _ => Err("tcp:HOST:PORT, http:URL or exec:COMMAND".to_owned()),
+            _ => Err("tcp:HOST:PORT, http://HOST/PATH or exec:COMMAND".to_owned()),
         }
     }
 }
@@ -51,7 +50,7 @@ impl fmt::Display for Check {
         match self {
             Check::Tcp { host, port } if host.contains(':') => write!(f, "tcp:[{host}]:{port}"),
             Check::Tcp { host, port } => write!(f, "tcp:{host}:{port}"),
-            Check::Http(url) => write!(f, "http:{url}"),
+            Check::Http(url) => url.fmt(f),
             Check::Exec(argv) => write!(f, "exec:{}", argv.first().map_or("", String::as_str)),
         }
     }
@@ -147,8 +146,8 @@ mod tests {
             ("tcp:127.0.0.1:8080", "tcp:127.0.0.1:8080"),
             ("tcp:[::1]:80", "tcp:[::1]:80"),
             ("tcp:web.local:80", "tcp:web.local:80"),
-            ("http:http://127.0.0.1:8080/up", "http:http://127.0.0.1:8080/up"),
-            ("http://[::1]/up?x", "http:http://[::1]/up?x"),
+            ("http:http://127.0.0.1:8080/up", "http://127.0.0.1:8080/up"),
+            ("http://[::1]/up?x", "http://[::1]/up?x"),
             ("exec:/bin/check -q", "exec:/bin/check"),
         ] {
             assert_eq!(Check::parse(text).map(|c| c.to_string()), Ok(shown.to_owned()), "{text}");

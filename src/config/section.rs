@@ -172,7 +172,14 @@ impl Section {
         if value.opt.is_flag() {
             return Error::text(format!("{place}: wanted {wanted}"));
         }
-        Error::text(format!("{place}: '{}': wanted {wanted}", Shown(&value.text)))
+        // Before an @ may stand a password, and messages end up in logs.
+        match value.text.rsplit_once('@') {
+            Some((login, host)) if login.contains(':') => {
+                let file = if self.role.option("auth-file").is_some() { ": see --auth-file" } else { "" };
+                Error::text(format!("{place}: '...@{}': wanted {wanted}{file}", Shown(host)))
+            }
+            _ => Error::text(format!("{place}: '{}': wanted {wanted}", Shown(&value.text))),
+        }
     }
 
     fn find(&self, name: &str) -> Option<&Given> {

@@ -187,7 +187,7 @@ pub fn balancer_name(value: &str) -> Result<String, String> {
     if fits {
         Ok(name.to_owned())
     } else {
-        Err("a balancer's name: 1 to 255 ASCII letters, no blanks".to_owned())
+        Err("a balancer's name: 1 to 255 printable ASCII characters, no blanks".to_owned())
     }
 }
 

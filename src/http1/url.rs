@@ -24,11 +24,14 @@ impl HttpUrl {
     pub fn parse(text: &str) -> Result<HttpUrl, &'static str> {
         let rest = match text.split_at_checked(SCHEME.len()) {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case(SCHEME) => rest,
-            _ => return Err("a url that starts with http://"),
+            _ => return Err("a url that starts with http://; TLS is not spoken here"),
         };
         let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         if !tail.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
             return Err("a url without blanks, fragment or bytes beyond ASCII");
+        }
+        if authority.contains('@') {
+            return Err("a url without user and password");
         }
         let (host, port) = split_port(authority).ok_or("a url such as http://host:8080/path")?;
         let port = match port {
@@ -119,5 +122,6 @@ mod tests {
         ] {
             assert!(HttpUrl::parse(text).is_err(), "{text}");
         }
+        assert_eq!(HttpUrl::parse("http://u:p@1.2.3.4:80"), Err("a url without user and password"));
     }
 }

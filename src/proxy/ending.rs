@@ -199,7 +199,8 @@ impl Proxy {
     fn tell(&mut self, session: &Session, end: End, cx: &mut Cx<'_>) {
         let row = session.facts.route.and_then(|row| self.ledger.row(row));
         let route = row.map(|row| (row.matches.as_str(), row.target.as_str()));
-        let (tag, line) = (Tag(session.id), Line { session, end, route, now: cx.now.mono });
+        let line = Line { session, end, listen: self.address, route, now: cx.now.mono };
+        let tag = Tag(session.id);
         if self.rules.settings.access_log {
             log::info!(target: "access", "{tag} {line}");
         } else if end.is_ordinary() {

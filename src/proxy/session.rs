@@ -250,6 +250,8 @@ pub struct Line<'a> {
     pub session: &'a Session,
     /// How it ended.
     pub end: End,
+    /// The address it came in at, as the proxy's option has it.
+    pub listen: SocketAddr,
     /// Its route and target, as they are written.
     pub route: Option<(&'a str, &'a str)>,
     /// When it ended.
@@ -258,9 +260,9 @@ pub struct Line<'a> {
 
 impl fmt::Display for Line<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Line { session, end, route, now } = self;
+        let Line { session, end, listen, route, now } = self;
         let facts = &session.facts;
-        write!(f, "end={end} src={} peer={}", facts.src, facts.peer)?;
+        write!(f, "end={end} src={} peer={} listen={listen}", facts.src, facts.peer)?;
         if let Some(name) = &facts.sni {
             write!(f, " sni={}", Escaped(name.as_bytes()))?;
         }

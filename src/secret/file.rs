@@ -69,6 +69,9 @@ fn read(kind: &str, path: &Path, groups: &[u32]) -> Result<Zeroizing<Vec<u8>>, E
     let file = File::open(path).map_err(world)?;
     // Asked of the open file, so that it is the one that is read.
     let meta = file.metadata().map_err(world)?;
+    if meta.is_dir() {
+        return Err(wrong(1, &"is a folder: want a file"));
+    }
     closed(meta.mode(), meta.gid(), groups).map_err(|exposed| wrong(2, &exposed))?;
     // Room for all of it from the start: a buffer that grows leaves copies behind.
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_FILE + 1));
@@ -126,10 +129,10 @@ mod tests {
         let weak = load(&path, false).unwrap_err();
         assert_eq!((weak.status, weak.message.contains(": line 3: ")), (2, true), "{}", weak.message);
         assert_eq!(load(&path, true).unwrap().list.len(), 2);
-        assert!(
-            load(dir.path(), true).unwrap_err().message.contains(dir.path().to_str().unwrap()),
-            "a folder"
-        );
+        let folder = dir.path().display();
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+        let said = format!("secret file {folder}: is a folder: want a file");
+        assert_eq!(load(dir.path(), true).unwrap_err().message, said);
     }
 
     #[test]

@@ -207,7 +207,8 @@ pub fn closed(mode: u32, gid: u32, groups: &[u32]) -> Result<(), Exposed> {
 
 fn oddities(line: &[u8], number: usize) -> impl Iterator<Item = Oddity> {
     let blank = |b: Option<&u8>| matches!(b, Some(b' ' | b'\t'));
-    let quoted = matches!(line, [b'"', .., b'"'] | [b'\'', .., b'\'']);
+    let whole = line.strip_suffix(b"\r").unwrap_or(line);
+    let quoted = matches!(whole, [b'"', .., b'"'] | [b'\'', .., b'\'']);
     [
         (number == 1 && line.starts_with(b"\xef\xbb\xbf"), Oddity::ByteOrderMark),
         (line.ends_with(b"\r"), Oddity::CarriageReturn),
@@ -256,12 +257,20 @@ mod tests {
 
     #[test]
     fn odd_lines_are_warned_about() {
-        let secrets = parse(b"\xef\xbb\xbfa\nb\r\n c\n\"d\"\n'e'\n\"f'\n\"\n", true).unwrap();
+        let secrets = parse(b"\xef\xbb\xbfa\nb\r\n c\n\"d\"\n'e'\n\"f'\n\"\n\"g\"\r\n", true).unwrap();
         let found: Vec<_> = secrets.warnings.iter().map(|w| (w.line, w.oddity)).collect();
         use Oddity::{ByteOrderMark, CarriageReturn, EdgeBlank, Quotes};
         assert_eq!(
             found,
-            [(1, ByteOrderMark), (2, CarriageReturn), (3, EdgeBlank), (4, Quotes), (5, Quotes)]
+            [
+                (1, ByteOrderMark),
+                (2, CarriageReturn),
+                (3, EdgeBlank),
+                (4, Quotes),
+                (5, Quotes),
+                (8, CarriageReturn),
+                (8, Quotes)
+            ]
         );
         assert_eq!(
             secrets.warnings[2].to_string(),

@@ -123,7 +123,7 @@ pub const ROLE: Role = Role {
         },
         Opt {
             name: "check",
-            arg: "tcp:HOST:PORT|http:URL|exec:COMMAND",
+            arg: "tcp:HOST:PORT|http://HOST/PATH|exec:COMMAND",
             repeat: false,
             default: "",
             help: "Announce only while this check of the backend passes: a connection is accepted, a GET is answered \

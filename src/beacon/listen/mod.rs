@@ -116,7 +116,7 @@ pub const ROLE: Role = Role {
             arg: "SIZE",
             repeat: false,
             default: "1m",
-            help: "The receive buffer asked of the kernel: room for some 1,300 datagrams that arrive at once at the \
+            help: "The receive buffer asked of the kernel, from 4k to 512m: room for some 1,300 datagrams that arrive at once at the \
                    default, against 270 with what Linux gives by itself. Linux caps it at net.core.rmem_max.",
         },
     ],
@@ -172,7 +172,7 @@ pub fn plan(section: &Section, ground: &mut Ground<'_>) -> Result<Planned, Error
         balancer,
         gate,
         timeout: section.need("timeout", values::duration)?,
-        rcvbuf: section.need("rcvbuf", values::size)?,
+        rcvbuf: section.need("rcvbuf", values::size_within(4 << 10, 512 << 20))?,
     };
     Ok(Planned {
         service: Box::new(service::Listen::new(config)),

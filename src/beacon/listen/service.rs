@@ -319,20 +319,21 @@ impl Ear {
         log::debug!(target: "listen", "dropped an announcement from {from}: {}", reason.text());
         self.last_drop = Some((reason, from));
         if let Some(count) = self.drops.pass(now.mono) {
-            say_dropped(count, reason, from);
+            say_dropped(count, reason, from, self.config.listen);
         }
     }
 
     /// The line about the drops that had none of their own.
     fn tell_drops(&mut self, now: Mono) {
         if let (Some((reason, from)), Some(count)) = (self.last_drop, self.drops.release(now)) {
-            say_dropped(count, reason, from);
+            say_dropped(count, reason, from, self.config.listen);
         }
     }
 }
 
-fn say_dropped(count: u64, reason: Reason, from: SocketAddr) {
-    log::warn!(target: "listen", "dropped {count} announcement(s) (last: {}) from {from}", reason.text());
+fn say_dropped(count: u64, reason: Reason, from: SocketAddr, at: SocketAddr) {
+    let last = reason.text();
+    log::warn!(target: "listen", "dropped {count} announcement(s) (last: {last}) from {from} at {at}");
 }
 
 fn silence(reason: Reason) -> Silence {
