@@ -1,11 +1,11 @@
 //! The life of the daemon: sections to services, sockets, privileges, the loop.
 
 use crate::admin::client::DEFAULT_PATH;
-use crate::admin::control::Control;
+use crate::admin::control::{Control, Facts, LATE};
 use crate::assembly::{self, Assembly};
 use crate::config::argv::Source;
 use crate::config::global::Global;
-use crate::config::{Config, Error};
+use crate::config::{Config, Error, Section, Shown};
 use crate::logging;
 use crate::reactor::bank::{answers_at, plain};
 use crate::reactor::offload::resolve;
@@ -17,6 +17,7 @@ use nix::fcntl::OFlag;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{AccessFlags, Gid, User, access, geteuid, getgrouplist, initgroups, setgid, setuid};
 use std::ffi::CString;
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -37,17 +38,28 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     // A core file would hold the secrets.
     let _ = setrlimit(Resource::RLIMIT_CORE, 0, 0);
 
-    let mut planner =
-        Planner { source, host: host.to_owned(), control: None, global, names: Sorted::default() };
+    let mut planner = Planner {
+        source,
+        host: host.to_owned(),
+        control: None,
+        global,
+        late: false,
+        names: Sorted::default(),
+    };
     let assembly = planner.assemble(&config)?;
+    foresee(&config.global)?;
     planner.control = control_path(&planner.global)?;
-    let plan = planner.plan(assembly);
+    let places = places(&config, &assembly);
+    let plan = planner.plan(&config, assembly);
     let global = planner.global.clone();
     let control = planner.control.clone();
 
     let mut reactor = Reactor::new(log, Box::new(move || planner.again().map_err(|e| e.message)))
         .map_err(|e| Error::world(format!("cannot start: {}", plain(&e))))?;
-    reactor.open(&plan).map_err(Error::world)?;
+    reactor.open(&plan).map_err(|why| {
+        let place = places.iter().find(|(spec, _)| why.contains(&format!(" {spec}: ")));
+        Error::world(place.map_or(why.clone(), |(_, place)| format!("{place}: {why}")))
+    })?;
     if let Some(path) = &global.pid_file {
         write_pid(path).map_err(|e| Error::world(format!("pid-file {}: {}", path.display(), plain(&e))))?;
     }
@@ -65,6 +77,33 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     result
 }
 
+/// What is to be opened for sections that listen, and where it was written.
+fn places(config: &Config, assembly: &Assembly) -> Vec<(String, String)> {
+    let listeners = config.roles.iter().zip(&assembly.plan.services);
+    let listeners = listeners.filter(|(section, _)| section.role().option("listen").is_some());
+    let place = |(section, planned): (&Section, &Planned)| {
+        let place = section.place_of("listen");
+        planned.service.sockets().into_iter().map(move |spec| (spec.to_string(), place.clone()))
+    };
+    listeners.flat_map(place).collect()
+}
+
+/// Whether the host has what the global options name: said here, with the place, better than by who first misses it.
+fn foresee(global: &Section) -> Result<(), Error> {
+    let missing =
+        |name: &str, what: &dyn fmt::Display| Error::world(format!("{}: {what}", global.place_of(name)));
+    if let Some(name) = global.text("user") {
+        account(name).map_err(|why| missing("user", &format_args!("'{}': {why}", Shown(name))))?;
+    }
+    for name in ["control", "state", "pid-file"] {
+        let folder = global.text(name).and_then(|path| Path::new(path).parent()).and_then(Path::to_str);
+        if let Some(folder) = folder.filter(|folder| !folder.is_empty() && !Path::new(folder).is_dir()) {
+            return Err(missing(name, &format_args!("{}: no such folder: make it first", Shown(folder))));
+        }
+    }
+    Ok(())
+}
+
 /// Has every section judged as a start would, without touching the network.
 ///
 /// # Errors
@@ -72,7 +111,8 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
 pub fn judge(config: &Config) -> Result<Vec<String>, Error> {
     let global = Global::from_section(&config.global)?;
     let unresolved = &mut |_: &str| Ok(IpAddr::from([0, 0, 0, 0]));
-    Ok(assembly::assemble(config, &groups(&global), unresolved)?.warnings)
+    let warnings = assembly::assemble(config, &groups(&global), unresolved)?.warnings;
+    foresee(&config.global).map(|()| warnings)
 }
 
 /// What is needed to plan again at a reload.
@@ -81,6 +121,8 @@ struct Planner {
     host: String,
     control: Option<PathBuf>,
     global: Global,
+    /// A reload found options that only a start takes.
+    late: bool,
     /// Names to listen at that were resolved once: a reload looks up new ones only, for that blocks.
     names: Sorted<String, IpAddr>,
 }
@@ -91,7 +133,7 @@ impl Planner {
         let global = Global::from_section(&config.global)?;
         let assembly = self.assemble(&config)?;
         self.adopt(global);
-        Ok(self.plan(assembly))
+        Ok(self.plan(&config, assembly))
     }
 
     fn assemble(&mut self, config: &Config) -> Result<Assembly, Error> {
@@ -112,7 +154,7 @@ impl Planner {
     }
 
     /// The services of the sections, and those that every daemon has.
-    fn plan(&self, assembly: Assembly) -> Plan {
+    fn plan(&self, config: &Config, assembly: Assembly) -> Plan {
         let mut plan = assembly.plan;
         if let Some(path) = &self.global.state {
             let max_skew = plan.balancers.iter().map(|(_, policy)| policy.max_skew).max();
@@ -123,8 +165,10 @@ impl Planner {
             plan.services.insert(0, Planned { service: Box::new(state), fingerprint: rules });
         }
         if let Some(path) = &self.control {
-            let control = Control::new(path.clone(), self.global.log_level);
-            let fingerprint = self.global.log_level.to_string();
+            let carries = config.roles.iter().any(|section| section.role().name == "proxy");
+            let facts = Facts { level: self.global.log_level, carries, late: self.late };
+            let fingerprint = format!("{facts:?}");
+            let control = Control::new(path.clone(), facts);
             plan.services.push(Planned { service: Box::new(control), fingerprint });
         }
         plan
@@ -136,11 +180,9 @@ impl Planner {
             log::set_max_level(new.log_level);
             self.global.log_level = new.log_level;
         }
-        if new != self.global {
-            log::warn!(
-                target: "beacond",
-                "control, state, user, pid-file and log-stamp change at the next start, not at a reload"
-            );
+        self.late = new != self.global;
+        if self.late {
+            log::warn!(target: "beacond", "{LATE}");
         }
     }
 }
@@ -177,12 +219,15 @@ fn write_pid(path: &Path) -> io::Result<()> {
     writeln!(options.open(path)?, "{}", std::process::id())
 }
 
+fn account(name: &str) -> Result<User, String> {
+    let found = User::from_name(name).map_err(|e| e.desc().to_owned())?;
+    found.ok_or_else(|| "no such user".to_owned())
+}
+
 /// Gives up root for good. The control socket goes along, so that it can be removed at the end.
 fn become_user(name: &str, control: Option<&Path>) -> Result<(), Error> {
     let fail = |why: String| Error::world(format!("cannot become user {name}: {why}"));
-    let user = User::from_name(name)
-        .map_err(|e| fail(e.desc().to_owned()))?
-        .ok_or_else(|| fail("no such user".to_owned()))?;
+    let user = account(name).map_err(fail)?;
     if let Some(path) = control {
         // Not through a link either.
         lchown(path, Some(user.uid.as_raw()), Some(user.gid.as_raw()))

@@ -20,7 +20,9 @@ fn main() -> ExitCode {
     match invocation(words, &host).and_then(|what| obey(what, &host)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("beacond: {error}");
+            if error.status > 0 {
+                eprintln!("beacond: {error}");
+            }
             ExitCode::from(error.status)
         }
     }
@@ -60,7 +62,7 @@ fn study(name: &str, own: &Section, source: &Source, host: &str) -> Result<(), E
 }
 
 fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error> {
-    let control = || section.need("control", |path| Ok(PathBuf::from(path)));
+    let control = || section.need("control", values::socket_path);
     match name {
         "completions" => print(&completions::script(only(name, "bash or zsh", operands)?)?),
         "decode" => decode(section, only(name, &decode::wanted(), operands)?),
@@ -69,11 +71,10 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
             none(name, operands)?;
             let request = Request::Status { sessions: section.flag("sessions"), json: section.flag("json") };
             status::status(&control()?, &request, section.flag("watch"), &mut io::stdout().lock())
-                .map_err(Error::world)
         }
         "reload" => {
             none(name, operands)?;
-            status::command(&control()?, &Request::Reload).map_err(Error::world)
+            status::command(&control()?, &Request::Reload, &mut io::stdout().lock())
         }
         "log" => {
             let wanted = "error, warn, info, debug or trace";
@@ -81,7 +82,7 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
             let level = values::level(text)
                 .map_err(|wanted| Error::text(format!("log: '{text}': wanted {wanted}")))?;
             let time = section.get("for", values::duration)?;
-            status::command(&control()?, &Request::Log { level, time }).map_err(Error::world)
+            status::command(&control()?, &Request::Log { level, time }, &mut io::stdout().lock())
         }
         "trace" => {
             none(name, operands)?;
@@ -89,7 +90,7 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
                 Filter { sni: section.get("sni", taps::sni)?, from: section.get("from", Cidr::parse)? };
             let (count, time) = (section.need("count", trace_count)?, section.need("for", trace_time)?);
             let request = Request::Trace { filter, count, time };
-            trace::trace(&control()?, &request, &mut io::stdout().lock()).map_err(Error::world)
+            trace::trace(&control()?, &request, &mut io::stdout().lock())
         }
         _ => Err(Error::text(format!("{name}: no such tool"))),
     }
@@ -97,7 +98,7 @@ fn tool(name: &str, section: &Section, operands: &[Operand]) -> Result<(), Error
 
 fn decode(section: &Section, kind: &str) -> Result<(), Error> {
     let mut judge = decode::judge(kind, section)?;
-    decode::run(io::stdin().lock(), io::stdout().lock(), &mut judge).map_err(|e| Error::world(e.to_string()))
+    decode::run(io::stdin().lock(), io::stdout().lock(), &mut judge)
 }
 
 fn keygen(section: &Section, what: &str) -> Result<(), Error> {
@@ -135,7 +136,5 @@ fn none(tool: &str, operands: &[Operand]) -> Result<(), Error> {
 
 fn print(text: &str) -> Result<(), Error> {
     let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::world(format!("standard output: {e}")))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))
 }

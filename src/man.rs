@@ -99,7 +99,8 @@ fn section(out: &mut String, role: &Role) {
             // A long one may be broken behind a colon: there is no room for it in one piece.
             (default, false) => escaped(default).replace(':', ":\\:"),
         };
-        let _ = writeln!(out, ".It Cm {} Ta{argument} Ta {default}", opt.name);
+        let line = format!(".It Cm {} Ta{argument} Ta {default}", opt.name);
+        out.extend([line.trim_end(), "\n"]);
     }
     out.push_str(".El\n");
 }
@@ -137,6 +138,11 @@ fn escaped(plain: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_line_ends_in_a_blank() {
+        assert!(page("@GLOBAL@\n@ROLES@\n@TOOLS@\n@SECTIONS@\n").lines().all(|line| line == line.trim_end()));
+    }
 
     #[test]
     fn text_is_safe_roff() {

@@ -119,14 +119,16 @@ pub const GLOBAL: Role = Role {
             arg: "NAME",
             repeat: false,
             default: "",
-            help: "Become this user once every socket is bound and every file is open.",
+            help: "Become this user once every socket is bound and every file is open. A reload reads as this user: give \
+                   it the secret files and the configuration too, by its group.",
         },
         Opt {
             name: "pid-file",
             arg: "PATH",
             repeat: false,
             default: "",
-            help: "Write the process id here once everything is bound; removed at a clean end.",
+            help: "Write the process id here once everything is bound; removed at a clean end, if the user that we are \
+                   then may write to its folder.",
         },
     ],
 };

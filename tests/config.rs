@@ -500,6 +500,9 @@ fn check_shows_every_value_and_its_origin() {
         let shown = check(&["check", "--show", "listen", "--listen", given], &|_| Ok(vec![])).unwrap();
         assert!(shown.contains(&format!("\nlisten {effective}  (argument 4)\n")), "{shown}");
     }
+    let beside = ["check", "--show", "listen", "+", "proxy", "--listen", "10.0.0.1:8000"];
+    let shown = check(&beside, &|_| Ok(vec![])).unwrap();
+    assert_eq!(shown.matches("\nlisten 10.0.0.1:8000  (argument 6)\n").count(), 2, "{shown}");
     assert_eq!(lines.last(), Some(&"ok"));
     assert_eq!(check(&["check", "-c", path], &|_| Ok(vec![])).unwrap(), "ok\n");
     let warned = check(&["check", "listen"], &|c| plan(&c.roles).map(|p| p.warnings));

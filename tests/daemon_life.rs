@@ -82,7 +82,41 @@ fn what_is_wrong_is_said_in_one_line_with_the_agreed_status() {
     refused(&format!("listen --secret-file {at}/none"), 1, "none");
     refused(&format!("listen --secret-file {secret} --listen 192.0.2.1:0"), 1, "no such address");
     refused(&format!("listen --secret-file {secret} --listen no-such-host.invalid:0"), 1, "cannot resolve");
-    refused(&format!("listen --secret-file {secret} --listen {busy}"), 1, "another process has this port");
+    refused(
+        &format!("listen --secret-file {secret} --listen {busy}"),
+        1,
+        "argument 4 (--listen): cannot open",
+    );
+    let long = "x".repeat(104);
+    refused(&format!("--control {long} {LISTEN} --unauthenticated"), 2, "): 'xxx");
+    refused(&format!("--control {long} {LISTEN} --unauthenticated"), 2, "a path of at most 103 bytes");
+    for check in ["", "check "] {
+        for (option, value, said) in [
+            ("--user", "nosuch", "'nosuch': no such user"),
+            ("--state", "/nosuch/x", "/nosuch: no such folder: make it first"),
+            ("--pid-file", "/nosuch/x", "/nosuch: no such folder: make it first"),
+            ("--control", "/nosuch/x", "/nosuch: no such folder: make it first"),
+        ] {
+            refused(
+                &format!("{check}{option} {value} {LISTEN} --unauthenticated"),
+                1,
+                &format!("({option}): {said}"),
+            );
+        }
+    }
+    if cfg!(feature = "etcd") {
+        refused(
+            "etcd --endpoint http://u:hush@h:80",
+            2,
+            "'...@h:80': wanted a url without user and password: see --auth-file",
+        );
+    }
+    let login = "announce --address 127.0.0.1 --check http://u:hush@h:80/";
+    refused(
+        &format!("{login} --secret-file {secret} --advertise http://127.0.0.1:80 --allow 127.0.0.0/8"),
+        2,
+        "): '...@h:80/': wanted a url without user and password",
+    );
     refused(
         &format!("announce --secret-file {secret} --address 127.0.0.1 --advertise http://127.0.0.1:80"),
         2,
@@ -269,6 +303,13 @@ fn the_control_socket_has_bounds() {
     assert!(ask("make coffee\n").starts_with("error wanted: status"));
     assert!(ask(&"x".repeat(4000)).starts_with("error "));
     assert!(ask("\n").starts_with("error "));
+    // A line that is ended by the end alone.
+    let mut stream = UnixStream::connect(&daemon.control).unwrap();
+    stream.write_all(b"status json").unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).unwrap();
+    assert!(reply.starts_with("ok\n{"), "{reply}");
     // Eight that say nothing take all places; a ninth is told so; when they go there is room again.
     let idle: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&daemon.control).unwrap()).collect();
     wait_until("all places are taken", || {
@@ -303,10 +344,14 @@ fn the_log_level_changes_for_a_while() {
 #[test]
 fn a_reload_keeps_who_is_at_the_control_socket() {
     let dir = tempfile::tempdir().unwrap();
+    if !cfg!(feature = "proxy") {
+        return;
+    }
     let config = dir.path().join("conf");
     let text = |level: &str| {
         let roles = "[listen]\nlisten 127.0.0.1:0\nallow 127.0.0.0/8\nbalancer web\nunauthenticated\n";
-        write(&config, &format!("log-level {level}\n{roles}"));
+        let proxy = "[proxy]\nlisten 127.0.0.1:0\nroute default=127.0.0.1:9\n";
+        write(&config, &format!("log-level {level}\n{roles}{proxy}"));
     };
     text("info");
     let daemon = daemon_of(dir.path(), &config);
@@ -316,12 +361,17 @@ fn a_reload_keeps_who_is_at_the_control_socket() {
     let mut line = String::new();
     trace.read_line(&mut line).unwrap();
     assert_eq!(line, "ok\n");
-    text("debug");
+    text("debug\npid-file p");
     let reload = run(&format!("reload --control {}", daemon.control.display()));
     assert!(reload.status.success(), "{reload:?}");
+    let said = "control, state, user, pid-file and log-stamp change at the next start, not at a reload\n";
+    assert_eq!(String::from_utf8_lossy(&reload.stdout), said);
     line.clear();
     trace.read_to_string(&mut line).unwrap();
     assert_eq!(line, "… 0 of 10 sessions\n");
+    text("debug");
+    let reload = run(&format!("reload --control {}", daemon.control.display()));
+    assert!(reload.status.success() && reload.stdout.is_empty(), "{reload:?}");
 }
 
 #[test]
@@ -333,7 +383,14 @@ fn sessions_and_traces_are_asked_for_by_commands() {
     let said = |line: &str| String::from_utf8(run(&format!("{line} --control {control}")).stdout).unwrap();
     assert_eq!(said("status --sessions"), "nothing here carries sessions\n");
     assert_eq!(said("status --sessions --json"), "{\"proxies\":[],\"proxies_left_out\":0}\n");
+    refused(&format!("trace --control {control}"), 1, "nothing here carries sessions");
     if cfg!(feature = "proxy") {
+        let line = format!("{LISTEN} --unauthenticated + proxy --listen 127.0.0.1:0 --balancer web");
+        let daemon = Daemon::start(dir.path(), &line);
+        daemon.listening();
+        let control = daemon.control.display().to_string();
+        let said =
+            |line: &str| String::from_utf8(run(&format!("{line} --control {control}")).stdout).unwrap();
         let trace = "trace --sni *.example.com --from 192.0.2.0/24 --count 7 --for 50ms";
         assert_eq!(said(trace), "… 0 of 7 sessions\n");
         refused("trace --for 2h", 2, "--for): '2h': wanted a time such as");
@@ -341,6 +398,26 @@ fn sessions_and_traces_are_asked_for_by_commands() {
         refused("trace --sni a*b", 2, "wanted a name such as");
         refused(&format!("trace --control {control}x"), 1, "is beacond running");
     }
+}
+
+#[test]
+fn who_reads_no_more_hears_no_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let daemon = Daemon::start(dir.path(), &format!("{LISTEN} --unauthenticated"));
+    daemon.listening();
+    let beacond = common::daemon::program();
+    let run_sh = |line: &str, word: &str| {
+        std::process::Command::new("sh").args(["-c", line]).arg(&beacond).arg(word).output().unwrap()
+    };
+    let control = daemon.control.display().to_string();
+    let watch = run_sh("(\"$0\" status --watch --control \"$1\"; echo $? >&2) | head -n 1", &control);
+    assert_eq!(String::from_utf8_lossy(&watch.stderr), "0\n");
+    let full = run_sh("echo 00 | \"$0\" decode \"$1\" >/dev/full", "beacon");
+    let said = String::from_utf8_lossy(&full.stderr);
+    assert!(
+        full.status.code() == Some(1) && said.starts_with("beacond: standard output: No space"),
+        "{full:?}"
+    );
 }
 
 #[test]

@@ -135,6 +135,7 @@ fn a_hello_may_come_byte_by_byte() {
     assert_eq!(client.end(), End::Fin);
     let session = daemon.ended("192.0.2.7:4711".parse().unwrap(), "done");
     assert_eq!(session.get("peer"), client.addr.to_string(), "{}", session.0);
+    assert_eq!(session.get("listen"), "127.0.0.1:0", "{}", session.0);
 }
 
 #[test]

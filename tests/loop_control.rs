@@ -3,9 +3,10 @@
 #![expect(clippy::disallowed_types, reason = "tests are the other side of the sockets")]
 
 use beacond::admin::client::{ask, follow};
-use beacond::admin::control::Control;
+use beacond::admin::control::{Control, Facts};
 use beacond::admin::request::Request;
 use beacond::clock::Now;
+use beacond::config::Error;
 use beacond::reactor::{Cx, Form, Key, LogPipe, Plan, Planned, Reactor, Service};
 use beacond::shared::Shared;
 use std::fmt::Write as _;
@@ -79,7 +80,8 @@ fn beside(bulk: usize, test: impl FnOnce(&Path, &Path) + Send + 'static) {
     let folder = tempfile::tempdir().unwrap();
     let (path, end) = (folder.path().join("control"), folder.path().join("end"));
     let watched = folder.path().join("watched");
-    let control = Control::new(path.clone(), log::LevelFilter::Info);
+    let facts = Facts { level: log::LevelFilter::Info, carries: true, late: false };
+    let control = Control::new(path.clone(), facts);
     let carrier = |name, bulk, watched: &Path| Carrier {
         name,
         next: 0,
@@ -138,7 +140,8 @@ fn trace(path: &Path, line: &str) -> Result<Vec<String>, String> {
     follow(path, &Request::parse(line).unwrap(), &mut |bytes| {
         told.extend_from_slice(bytes);
         Ok(())
-    })?;
+    })
+    .map_err(|e| e.message)?;
     Ok(String::from_utf8(told).unwrap().lines().map(str::to_owned).collect())
 }
 
@@ -203,9 +206,9 @@ fn lines_come_as_they_happen() {
         let request = Request::parse("trace count 1000 for 1h").unwrap();
         let stopped = follow(path, &request, &mut |_| {
             seen += 1;
-            if seen == 3 { Err("enough".to_owned()) } else { Ok(()) }
+            if seen == 3 { Err(Error::world("enough")) } else { Ok(()) }
         });
-        assert_eq!(stopped, Err("enough".to_owned()));
+        assert_eq!(stopped, Err(Error::world("enough")));
     });
 }
 

@@ -2,6 +2,7 @@
 //! may block.
 
 use super::request::Request;
+use crate::config::Error;
 use crate::reactor::bank::plain;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
@@ -24,7 +25,8 @@ pub fn ask(path: &Path, request: &Request) -> Result<String, String> {
     follow(path, request, &mut |bytes| {
         reply.extend_from_slice(bytes);
         Ok(())
-    })?;
+    })
+    .map_err(|e| e.message)?;
     Ok(String::from_utf8_lossy(&reply).into_owned())
 }
 
@@ -35,8 +37,8 @@ pub fn ask(path: &Path, request: &Request) -> Result<String, String> {
 pub fn follow(
     path: &Path,
     request: &Request,
-    each: &mut dyn FnMut(&[u8]) -> Result<(), String>,
-) -> Result<(), String> {
+    each: &mut dyn FnMut(&[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let fail = |e: io::Error| {
         let hint = match e.kind() {
             io::ErrorKind::NotFound => "; is beacond running, and with this --control PATH?",
@@ -45,7 +47,7 @@ pub fn follow(
             io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "; no answer in time",
             _ => "",
         };
-        format!("{}: {}{hint}", path.display(), plain(&e))
+        Error::world(format!("{}: {}{hint}", path.display(), plain(&e)))
     };
     let (mut reader, asked) = connect(path, request).map_err(fail)?;
     let mut first = Vec::new();
@@ -56,10 +58,10 @@ pub fn follow(
     }
     if first != b"ok\n" {
         let line = String::from_utf8_lossy(&first);
-        return Err(match line.strip_suffix('\n') {
+        return Err(Error::world(match line.strip_suffix('\n') {
             Some(line) => line.strip_prefix("error ").unwrap_or("not an answer of beacond").to_owned(),
             None => format!("{}: closed without an answer", path.display()),
-        });
+        }));
     }
     if let Request::Trace { time, .. } = request {
         reader.get_ref().set_read_timeout(Some(*time + PATIENCE)).map_err(fail)?;

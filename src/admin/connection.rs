@@ -69,7 +69,9 @@ impl Client {
         let mut chunk = [0; LINE];
         loop {
             match self.stream.read(&mut chunk) {
-                Ok(0) => return Asked::Over,
+                Ok(0) if line.is_empty() => return Asked::Over,
+                // Some never end their line, but close it.
+                Ok(0) => line.push(b'\n'),
                 Ok(count) => line.extend_from_slice(&chunk[..count]),
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Asked::NotYet,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,

@@ -35,10 +35,25 @@ const LISTENER: Key = Key(0);
 const QUIET_AGAIN: Key = Key(1);
 const FIRST_CLIENT: usize = 2;
 
+/// What a reload says of options that it does not take.
+pub const LATE: &str =
+    "control, state, user, pid-file and log-stamp change at the next start, not at a reload";
+
+/// What the control socket must know of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// What a timed change of the log level returns to.
+    pub level: LevelFilter,
+    /// Whether anybody carries sessions, so that there is something to trace.
+    pub carries: bool,
+    /// Whether options were changed that only a start takes.
+    pub late: bool,
+}
+
 /// The control socket.
 pub struct Control {
     path: PathBuf,
-    level: LevelFilter,
+    facts: Facts,
     listener: Option<(UnixListener, Registration)>,
     clients: Slab<Client>,
     quiet_again: Option<TimerId>,
@@ -48,12 +63,12 @@ pub struct Control {
 }
 
 impl Control {
-    /// A control socket at `path`; `level` is what a timed change of the log level returns to.
+    /// A control socket at `path`.
     #[must_use]
-    pub fn new(path: PathBuf, level: LevelFilter) -> Control {
+    pub fn new(path: PathBuf, facts: Facts) -> Control {
         Control {
             path,
-            level,
+            facts,
             listener: None,
             clients: Slab::new(),
             quiet_again: None,
@@ -171,6 +186,9 @@ impl Control {
     }
 
     fn trace(&mut self, at: usize, filter: Filter, count: usize, time: Duration, cx: &mut Cx<'_>) -> String {
+        if !self.facts.carries {
+            return format!("error {}\n", status::NO_SESSIONS);
+        }
         let until = cx.now.mono.after(time);
         let Some(tap) = cx.shared.taps.open(filter, count, until) else {
             return "error too many traces\n".to_owned();
@@ -243,7 +261,7 @@ impl Service for Control {
             }
             QUIET_AGAIN => {
                 self.quiet_again = None;
-                self.set_level(self.level, None, cx);
+                self.set_level(self.facts.level, None, cx);
             }
             Key(client) => self.time_is_up(client - FIRST_CLIENT, cx),
         }
@@ -251,6 +269,7 @@ impl Service for Control {
 
     fn done(&mut self, key: Key, result: Done, cx: &mut Cx<'_>) {
         let reply = match result {
+            Done::Reloaded(Ok(())) if self.facts.late => format!("ok\n{LATE}\n"),
             Done::Reloaded(Ok(())) => "ok\n".to_owned(),
             Done::Reloaded(Err(why)) => format!("error {why}\n"),
             Done::Gathered(form, told) => format!("ok\n{}", status::sessions(form, &told)),
@@ -274,10 +293,13 @@ impl Service for Control {
     /// The clients stay: one of them asked for this, and others may follow sessions.
     fn reload(&mut self, new: Box<dyn Service>, cx: &mut Cx<'_>) -> Option<Box<dyn Service>> {
         let same = |new: &&Control| new.path == self.path;
-        let Some(level) = (&*new as &dyn Any).downcast_ref().filter(same).map(|new| new.level) else {
+        let Some(facts) = (&*new as &dyn Any).downcast_ref().filter(same).map(|new| new.facts) else {
             return Some(new);
         };
-        self.level = level;
+        let before = std::mem::replace(&mut self.facts, facts);
+        if before.level == facts.level {
+            return None;
+        }
         if let Some(timer) = self.quiet_again.take() {
             cx.cancel(timer);
         }

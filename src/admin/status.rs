@@ -175,6 +175,9 @@ impl<'a> Report<'a> {
 /// Bytes of a report about sessions. Each service bounds its own part; this bounds how many parts there are.
 const SESSIONS: usize = 8 << 20;
 
+/// What is said where nobody has sessions.
+pub const NO_SESSIONS: &str = "nothing here carries sessions";
+
 /// What services say of their sessions, as one report.
 #[must_use]
 pub fn sessions(form: Form, told: &[String]) -> String {
@@ -190,7 +193,7 @@ pub fn sessions(form: Form, told: &[String]) -> String {
         Form::Json => {
             format!("{{\"proxies\":[{}],\"proxies_left_out\":{left_out}}}\n", shown.join(","))
         }
-        Form::Text if told.is_empty() => "nothing here carries sessions\n".to_owned(),
+        Form::Text if told.is_empty() => format!("{NO_SESSIONS}\n"),
         Form::Text if left_out > 0 => format!("{}\n… {left_out} more\n", shown.join("\n")),
         Form::Text => shown.join("\n"),
     }

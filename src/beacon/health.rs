@@ -174,6 +174,7 @@ mod tests {
         ] {
             assert!(Check::parse(text).is_err(), "{text}");
         }
+        assert!(Check::parse("https://a/").unwrap_err().ends_with("TLS is not spoken here"));
     }
 
     #[test]

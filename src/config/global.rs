@@ -32,7 +32,7 @@ impl Global {
         Ok(Global {
             log_level: section.need("log-level", values::level)?,
             log_stamp: section.flag("log-stamp"),
-            control: path("control")?,
+            control: section.get("control", values::socket_path)?,
             state: path("state")?,
             user: section.get("user", values::text)?,
             pid_file: path("pid-file")?,

@@ -26,8 +26,8 @@ pub mod values;
 pub use section::{Builder, Given, Section};
 
 use crate::options;
-use std::fmt;
 use std::rc::Rc;
+use std::{fmt, io};
 
 /// Where something of the configuration was written.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -133,6 +133,16 @@ impl Error {
     #[must_use]
     pub fn world(message: impl Into<String>) -> Error {
         Error { status: 1, message: message.into() }
+    }
+
+    /// Standard output took no more. Whoever has read enough of it wants to hear no more either: no message, and
+    /// status 0.
+    #[must_use]
+    pub fn output(e: &io::Error) -> Error {
+        match e.kind() {
+            io::ErrorKind::BrokenPipe => Error { status: 0, message: String::new() },
+            _ => Error::world(format!("standard output: {e}")),
+        }
     }
 }
 

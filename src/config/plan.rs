@@ -3,7 +3,7 @@
 
 use super::section::Section;
 use super::values::{self, HostPort, balancer_name};
-use super::{Error, Shown};
+use super::{Error, Origin, Shown};
 use crate::members::{MAX_MEMBERS, Policy, WhenDeaf};
 use crate::options::Table;
 use std::net::SocketAddr;
@@ -21,6 +21,8 @@ pub struct Plan {
     pub balancers: Vec<Balancer>,
     /// For each section, in order, the complete address it listens at; `None` if it does not.
     pub addresses: Vec<Option<HostPort>>,
+    /// For each section, in order, where the option was written that lends it parts of its address.
+    pub lenders: Vec<Option<Origin>>,
     /// What is allowed and most likely not meant, one line each.
     pub warnings: Vec<String>,
 }
@@ -104,12 +106,13 @@ pub fn plan(roles: &[Section]) -> Result<Plan, Error> {
         }
     }
     for section in roles {
-        let address = match section.role().name {
-            "listen" => Some(listen_address(section, roles)?),
-            "proxy" => Some(proxy_address(section)?),
-            _ => None,
+        let (address, lender) = match section.role().name {
+            "listen" => listen_address(section, roles).map(|(at, lender)| (Some(at), lender))?,
+            "proxy" => (Some(proxy_address(section)?), None),
+            _ => (None, None),
         };
         plan.addresses.push(address);
+        plan.lenders.push(lender);
     }
     distinct(roles, &plan.addresses)?;
     plan.warnings = lonely(roles, &plan.balancers, &first)?;
@@ -172,20 +175,22 @@ fn max_members(value: &str) -> Result<usize, String> {
 
 /// Where a `listen` section receives. A part that it leaves out is that of the first proxy that follows its balancer,
 /// for UDP and TCP ports do not collide, or else the default.
-fn listen_address(section: &Section, roles: &[Section]) -> Result<HostPort, Error> {
+fn listen_address(section: &Section, roles: &[Section]) -> Result<(HostPort, Option<Origin>), Error> {
     let said = section.get("listen", values::addr)?.unwrap_or_default();
     if said.host.is_some() && said.port.is_some() {
-        return Ok(said);
+        return Ok((said, None));
     }
     let balancer = section.need("balancer", balancer_name)?;
+    let mut lender = None;
     let mut beside = HostPort { host: Some(ANY_HOST.to_owned()), port: Some(LISTEN_PORT) };
     for proxy in roles.iter().filter(|s| s.role().name == "proxy") {
         if followed(proxy)?.iter().any(|(name, _)| *name == balancer) {
             beside = proxy_address(proxy)?;
+            lender = proxy.each("listen").next().map(|given| given.origin.clone());
             break;
         }
     }
-    Ok(HostPort { host: said.host.or(beside.host), port: said.port.or(beside.port) })
+    Ok((HostPort { host: said.host.or(beside.host), port: said.port.or(beside.port) }, lender))
 }
 
 /// Where a `proxy` section takes connections: the host has a default, a port must be said.

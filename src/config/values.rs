@@ -7,7 +7,11 @@ use crate::clock::micros;
 use log::LevelFilter;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// The longest path that a Unix socket has on every system.
+pub const LONGEST_SOCKET: usize = 103;
 
 /// A host and a port, either of which may be missing.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -189,6 +193,15 @@ pub fn balancer_name(value: &str) -> Result<String, String> {
     } else {
         Err("a balancer's name: 1 to 255 printable ASCII characters, no blanks".to_owned())
     }
+}
+
+/// The path of a Unix socket, no longer than every system allows.
+///
+/// # Errors
+/// What is wanted.
+pub fn socket_path(value: &str) -> Result<PathBuf, String> {
+    let fits = value.len() <= LONGEST_SOCKET;
+    fits.then(|| PathBuf::from(value)).ok_or_else(|| format!("a path of at most {LONGEST_SOCKET} bytes"))
 }
 
 /// A country's two letters, in capitals.

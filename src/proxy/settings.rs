@@ -8,7 +8,7 @@ use super::hello;
 use super::routes::{self, Duplicate, Match, Route, Routes, Target};
 use super::tunnel::{Header, Template};
 use crate::cidr::Cidr;
-use crate::config::values::{self, balancer_name, duration, duration_from};
+use crate::config::values::{self, LONGEST_SOCKET, balancer_name, duration, duration_from};
 use crate::config::{Error, Given, Section, Shown};
 use crate::reactor::bank::plain;
 use std::fs::File;
@@ -16,8 +16,6 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The longest path that a Unix socket has on every system.
-const LONGEST_SOCKET: usize = 103;
 /// The most bytes in a file of headers.
 const MAX_HEADERS: u64 = 64 * 1024;
 const TEN_MS: Duration = Duration::from_millis(10);

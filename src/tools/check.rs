@@ -28,26 +28,33 @@ pub fn run(source: &Source, show: bool, host: &str, judge: &Judge, out: &mut dyn
         writeln!(out, "ok")?;
         out.flush()
     };
-    print().map_err(|e| Error::world(format!("standard output: {e}")))
+    print().map_err(|e| Error::output(&e))
 }
 
 /// Every value in effect, in the order of the table, as a line of a file would say it, and its origin. A file that
 /// holds secrets is named, not shown.
 fn write_values(config: &Config, plan: &Plan, out: &mut dyn Write) -> io::Result<()> {
-    write_section(&config.global, None, out)?;
-    for (section, address) in config.roles.iter().zip(&plan.addresses) {
+    write_section(&config.global, None, &Origin::Default, out)?;
+    let addresses = plan.addresses.iter().zip(&plan.lenders);
+    for (section, (address, lender)) in config.roles.iter().zip(addresses) {
         writeln!(out, "\n[{}]  ({})", section.role().name, section.at())?;
-        write_section(section, address.as_ref(), out)?;
+        write_section(section, address.as_ref(), lender.as_ref().unwrap_or(&Origin::Default), out)?;
     }
     writeln!(out)
 }
 
-/// `address`: where the section listens, completed by what it leaves out.
-fn write_section(section: &Section, address: Option<&HostPort>, out: &mut dyn Write) -> io::Result<()> {
+/// `address`: where the section listens, completed by what it leaves out; `lender`: where that comes from if it says
+/// nothing itself.
+fn write_section(
+    section: &Section,
+    address: Option<&HostPort>,
+    lender: &Origin,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     for opt in section.role().options {
         if let ("listen", Some(address)) = (opt.name, address) {
             let given = section.values().iter().find(|v| v.opt.name == opt.name);
-            let origin = given.map_or(&Origin::Default, |v| &v.origin);
+            let origin = given.map_or(lender, |v| &v.origin);
             write_value(opt.name, &address.to_string(), origin, out)?;
             continue;
         }

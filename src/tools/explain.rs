@@ -38,9 +38,7 @@ pub fn run(own: &Section, source: &Source, host: &str, out: &mut dyn Write) -> R
         };
         return Err(Error::world(format!("{place}no proxy section: there is nothing to explain")));
     }
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .map_err(|e| Error::world(format!("standard output: {e}")))
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|e| Error::output(&e))
 }
 
 /// What is known about the session.

@@ -38,7 +38,7 @@ pub fn member_passphrase(
         return Err(wrong("--balancer is empty: want the balancer's name".to_owned()));
     }
     let url = Url::parse(url.as_bytes())
-        .map_err(|bad| wrong(format!("--url {url:?} {bad}: want a url such as http://10.0.0.5:8080")))?;
+        .map_err(|bad| wrong(format!("--url {bad}: want a url such as http://10.0.0.5:8080")))?;
     let first = secrets.list.first().expect("a loaded file holds at least one secret");
     let passphrase = first.member_passphrase(balancer, url.text());
     Ok(Zeroizing::new(String::from_utf8_lossy(passphrase.bytes()).into_owned()))

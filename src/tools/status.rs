@@ -2,7 +2,8 @@
 
 use crate::admin::client::ask;
 use crate::admin::request::Request;
-use std::io::{self, Write};
+use crate::config::Error;
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,9 +11,9 @@ use std::time::Duration;
 ///
 /// # Errors
 /// Why there is no report, in one line.
-pub fn status(control: &Path, request: &Request, watch: bool, out: &mut dyn Write) -> Result<(), String> {
+pub fn status(control: &Path, request: &Request, watch: bool, out: &mut dyn Write) -> Result<(), Error> {
     if !watch {
-        return print(out, &ask(control, request)?);
+        return print(out, &ask(control, request).map_err(Error::world)?);
     }
     let for_programs = matches!(request, Request::Status { json: true, .. });
     loop {
@@ -26,20 +27,20 @@ pub fn status(control: &Path, request: &Request, watch: bool, out: &mut dyn Writ
     }
 }
 
-/// Has the daemon do something that has no report.
+/// Has the daemon do something, and prints what it remarks on that.
 ///
 /// # Errors
 /// Why it did not, in one line.
-pub fn command(control: &Path, request: &Request) -> Result<(), String> {
-    ask(control, request).map(drop)
+pub fn command(control: &Path, request: &Request, out: &mut dyn Write) -> Result<(), Error> {
+    print(out, &ask(control, request).map_err(Error::world)?)
 }
 
 /// Clears a terminal and puts its cursor into the first line (ECMA-48).
 const HOME: &str = "\x1b[H\x1b[2J";
 
-fn print(out: &mut dyn Write, text: &str) -> Result<(), String> {
+fn print(out: &mut dyn Write, text: &str) -> Result<(), Error> {
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|e: io::Error| format!("standard output: {e}"))
+    written.map_err(|e| Error::output(&e))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a client process has no loop")]

@@ -68,16 +68,17 @@ pub fn judge(name: &str, section: &Section) -> Result<Judge, Error> {
 /// Answers every line of `input` with one of `output`, flushed at once, until the input ends.
 ///
 /// # Errors
-/// Of reading or writing.
+/// Of reading or writing, by name.
 pub fn run(
     mut input: impl BufRead,
     mut output: impl Write,
     judge: &mut dyn FnMut(&[u8]) -> String,
-) -> io::Result<()> {
+) -> Result<(), Error> {
+    let unread = |e: io::Error| Error::world(format!("standard input: {e}"));
     let mut line = Vec::new();
     loop {
         line.clear();
-        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line)? == 0 {
+        if input.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(unread)? == 0 {
             return Ok(());
         }
         let whole = line.ends_with(b"\n") || u64::try_from(line.len()).is_ok_and(|len| len < MAX_LINE);
@@ -87,11 +88,11 @@ pub fn run(
                 None => "error not hex".to_owned(),
             }
         } else {
-            input.skip_until(b'\n')?;
+            input.skip_until(b'\n').map_err(unread)?;
             "error line too long".to_owned()
         };
-        writeln!(output, "{verdict}")?;
-        output.flush()?;
+        let written = writeln!(output, "{verdict}").and_then(|()| output.flush());
+        written.map_err(|e| Error::output(&e))?;
     }
 }
 
