@@ -154,16 +154,24 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Shows text that somebody typed on one line of a message: control characters escaped, cut when it is long.
+/// Shows text that somebody typed on one line of a message: control characters escaped, cut when it is long, and
+/// without the login of a url, for messages end up in logs.
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a str);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const LONGEST: usize = 120;
-        for c in self.0.chars().take(LONGEST) {
+        let text = match self.0.rsplit_once('@') {
+            Some((login, rest)) if login.contains(':') => {
+                f.write_str("...@")?;
+                rest
+            }
+            _ => self.0,
+        };
+        for c in text.chars().take(LONGEST) {
             if c.is_control() { write!(f, "{}", c.escape_default())? } else { write!(f, "{c}")? }
         }
-        if self.0.chars().nth(LONGEST).is_some() { f.write_str("...") } else { Ok(()) }
+        if text.chars().nth(LONGEST).is_some() { f.write_str("...") } else { Ok(()) }
     }
 }

@@ -172,14 +172,9 @@ impl Section {
         if value.opt.is_flag() {
             return Error::text(format!("{place}: wanted {wanted}"));
         }
-        // Before an @ may stand a password, and messages end up in logs.
-        match value.text.rsplit_once('@') {
-            Some((login, host)) if login.contains(':') => {
-                let file = if self.role.option("auth-file").is_some() { ": see --auth-file" } else { "" };
-                Error::text(format!("{place}: '...@{}': wanted {wanted}{file}", Shown(host)))
-            }
-            _ => Error::text(format!("{place}: '{}': wanted {wanted}", Shown(&value.text))),
-        }
+        let login = value.text.contains('@') && self.role.option("auth-file").is_some();
+        let hint = if login { ": see --auth-file" } else { "" };
+        Error::text(format!("{place}: '{}': wanted {wanted}{hint}", Shown(&value.text)))
     }
 
     fn find(&self, name: &str) -> Option<&Given> {

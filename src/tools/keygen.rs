@@ -1,6 +1,6 @@
 //! `beacond keygen`: a good secret, and the passphrase of one member where members have keys of their own.
 
-use crate::config::Error;
+use crate::config::{Error, Shown};
 use crate::secret::file;
 use crate::url::Url;
 use std::path::Path;
@@ -37,8 +37,9 @@ pub fn member_passphrase(
     if balancer.is_empty() {
         return Err(wrong("--balancer is empty: want the balancer's name".to_owned()));
     }
-    let url = Url::parse(url.as_bytes())
-        .map_err(|bad| wrong(format!("--url {bad}: want a url such as http://10.0.0.5:8080")))?;
+    let url = Url::parse(url.as_bytes()).map_err(|bad| {
+        wrong(format!("--url '{}' {bad}: want a url such as http://10.0.0.5:8080", Shown(url)))
+    })?;
     let first = secrets.list.first().expect("a loaded file holds at least one secret");
     let passphrase = first.member_passphrase(balancer, url.text());
     Ok(Zeroizing::new(String::from_utf8_lossy(passphrase.bytes()).into_owned()))
