@@ -14,14 +14,34 @@ fn main() {
     {
         return;
     }
+    let mut text = NO_TABLES.to_owned();
+    // Where the C library's start-up code has that function.
+    if is("CARGO_CFG_TARGET_ARCH", "x86_64") || is("CARGO_CFG_TARGET_ARCH", "aarch64") {
+        text.extend(UNWINDER.iter().map(|name| format!("HIDDEN(_Unwind_{name} = _init);\n")));
+    }
     let script = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets it")).join("no-unwinding.ld");
-    fs::write(&script, NO_UNWINDING).expect("cargo's own folder is writable");
+    fs::write(&script, text).expect("cargo's own folder is writable");
     for arg in ["-z,pack-relative-relocs", "--no-eh-frame-hdr", &format!("-T,{}", script.display())] {
         println!("cargo:rustc-link-arg-bins=-Wl,{arg}");
     }
 }
 
 /// Added to the linker's own script, not instead of it.
-const NO_UNWINDING: &str = "\
+const NO_TABLES: &str = "\
 SECTIONS { /DISCARD/ : { *(.eh_frame) *(.gcc_except_table .gcc_except_table.*) } } INSERT AFTER .rodata;
 ";
+
+/// What the standard library asks of libgcc_s, and calls for backtraces alone, which have no tables to go by. A function
+/// that does nothing is as good, and the library need not be loaded.
+const UNWINDER: [&str; 10] = [
+    "Backtrace",
+    "GetDataRelBase",
+    "GetIP",
+    "GetIPInfo",
+    "GetLanguageSpecificData",
+    "GetRegionStart",
+    "GetTextRelBase",
+    "Resume",
+    "SetGR",
+    "SetIP",
+];
