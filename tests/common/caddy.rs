@@ -1,6 +1,6 @@
 //! A real Caddy with a reverse proxy whose `@id` is `web`, in a folder of the test's own.
 
-use super::{free_port, get, own_ip, wait_until};
+use super::{free_port, get, own_ip, wait_for, wait_until};
 use serde_json::Value;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -83,9 +83,11 @@ impl Caddy {
         }
     }
 
-    /// Whether `addr` is in its list.
+    /// Whether `addr` is in its list. Asks until it answers: no answer is not an absence.
+    #[track_caller]
     pub fn has(&self, addr: SocketAddr) -> bool {
-        self.upstreams().is_some_and(|list| list.iter().any(|entry| entry["dial"] == addr.to_string()))
+        let list = wait_for("Caddy answers", || self.upstreams());
+        list.iter().any(|entry| entry["dial"] == addr.to_string())
     }
 
     /// Replaces the list as somebody else would.
