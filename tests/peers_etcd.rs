@@ -422,6 +422,8 @@ fn nothing_is_written_while_nothing_changes() {
 #[test]
 fn a_proxy_far_away_follows_and_keeps_its_members_while_etcd_is_dead() {
     let mut scene = Scene::new();
+    // A store with a past: by its revisions the one that is made anew is told from it, before it has caught up.
+    (0..100).for_each(|_| scene.etcd.put("/other", "x"));
     let beacond = scene.writer("--timeout 3", "--every 300ms");
     let (reader, web) = scene.reader("--timeout 3");
     let (first, second) = (Upstream::greeting(), Upstream::greeting());
