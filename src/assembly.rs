@@ -36,7 +36,7 @@ pub type Resolve<'a> = dyn FnMut(&str) -> Result<IpAddr, String> + 'a;
 pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> Result<Assembly, Error> {
     let facts = plan::plan(&config.roles)?;
     let mut assembly = Assembly {
-        plan: Plan { services: Vec::new(), balancers: facts.balancers.iter().map(policy).collect() },
+        plan: Plan { balancers: facts.balancers.iter().map(policy).collect(), ..Plan::default() },
         admissions: Vec::new(),
         warnings: facts.warnings,
     };
@@ -45,7 +45,12 @@ pub fn assemble(config: &Config, groups: &[u32], resolve: &mut Resolve<'_>) -> R
         let twin = plan::twin(&config.roles, n);
         let alike = config.roles.iter().filter(|other| other.role().name == section.role().name).count();
         let mut ground = Ground { address, groups, twin, alike, warnings: &mut assembly.warnings };
-        assembly.plan.services.push(service(section, &mut ground)?);
+        let planned = service(section, &mut ground)?;
+        if section.role().option("listen").is_some() {
+            let place = |spec| (spec, section.place_of("listen"));
+            assembly.plan.places.extend(planned.service.sockets().into_iter().map(place));
+        }
+        assembly.plan.services.push(planned);
         if section.role().table == Table::Writes {
             let balancer = section.need("balancer", crate::config::values::balancer_name)?;
             assembly.admissions.push((balancer, settings::admission(section)?));

@@ -49,17 +49,13 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
     let assembly = planner.assemble(&config)?;
     foresee(&config.global)?;
     planner.control = control_path(&planner.global)?;
-    let places = places(&config, &assembly);
     let plan = planner.plan(&config, assembly);
     let global = planner.global.clone();
     let control = planner.control.clone();
 
     let mut reactor = Reactor::new(log, Box::new(move || planner.again().map_err(|e| e.message)))
         .map_err(|e| Error::world(format!("cannot start: {}", plain(&e))))?;
-    reactor.open(&plan).map_err(|why| {
-        let place = places.iter().find(|(spec, _)| why.contains(&format!(" {spec}: ")));
-        Error::world(place.map_or(why.clone(), |(_, place)| format!("{place}: {why}")))
-    })?;
+    reactor.open(&plan).map_err(Error::world)?;
     if let Some(path) = &global.pid_file {
         write_pid(path).map_err(|e| Error::world(format!("pid-file {}: {}", path.display(), plain(&e))))?;
     }
@@ -75,17 +71,6 @@ pub fn run(source: Source, host: &str) -> Result<(), Error> {
         let _ = fs::remove_file(path);
     }
     result
-}
-
-/// What is to be opened for sections that listen, and where it was written.
-fn places(config: &Config, assembly: &Assembly) -> Vec<(String, String)> {
-    let listeners = config.roles.iter().zip(&assembly.plan.services);
-    let listeners = listeners.filter(|(section, _)| section.role().option("listen").is_some());
-    let place = |(section, planned): (&Section, &Planned)| {
-        let place = section.place_of("listen");
-        planned.service.sockets().into_iter().map(move |spec| (spec.to_string(), place.clone()))
-    };
-    listeners.flat_map(place).collect()
 }
 
 /// Whether the host has what the global options name: said here, with the place, better than by who first misses it.

@@ -179,7 +179,10 @@ fn reload_is_all_or_nothing() {
             "{first}[listen]\nlisten 127.0.0.1:0\nbalancer b\nsecret-file {secret}\n[listen]\nlisten 192.0.2.1:9\nbalancer c\nsecret-file {secret}\n"
         ),
     );
-    assert_eq!(run(&reload).status.code(), Some(1));
+    let out = run(&reload);
+    assert_eq!(out.status.code(), Some(1));
+    let place = format!("{}:11: listen: cannot open", config.display());
+    assert!(String::from_utf8_lossy(&out.stderr).contains(&place), "{out:?}");
     assert!(daemon.status()["balancers"].get("b").is_none());
     assert_eq!(daemon.listening(), addr);
 

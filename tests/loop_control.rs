@@ -97,7 +97,7 @@ fn beside(bulk: usize, test: impl FnOnce(&Path, &Path) + Send + 'static) {
         Box::new(Carrier { next: 1 << 32, ..carrier("two", 0, &folder.path().join("watched2")) }),
     ];
     let planned = services.map(|service| Planned { service, fingerprint: String::new() });
-    let plan = Plan { services: planned.into(), balancers: Vec::new() };
+    let plan = Plan { services: planned.into(), ..Plan::default() };
     let mut reactor = Reactor::new(LogPipe::default(), Box::new(|| Ok(Plan::default()))).unwrap();
     reactor.open(&plan).unwrap();
     reactor.start(plan).unwrap();

@@ -92,10 +92,18 @@ fn run(sink: Planned, next: Option<Planned>, steps: Vec<Step>) {
         let nothing = Script { steps: Vec::new(), at: 0, give_up: Mono::NEVER };
         let script = Planned { service: Box::new(nothing), fingerprint: String::new() };
         let next = next.borrow_mut().take().into_iter();
-        Ok(Plan { services: next.chain([script]).collect(), balancers: vec![("web".to_owned(), policy())] })
+        Ok(Plan {
+            services: next.chain([script]).collect(),
+            balancers: vec![("web".to_owned(), policy())],
+            ..Plan::default()
+        })
     };
     let mut reactor = Reactor::new(LogPipe::default(), Box::new(planner)).unwrap();
-    let plan = Plan { services: vec![sink, script], balancers: vec![("web".to_owned(), policy())] };
+    let plan = Plan {
+        services: vec![sink, script],
+        balancers: vec![("web".to_owned(), policy())],
+        ..Plan::default()
+    };
     reactor.open(&plan).unwrap();
     reactor.start(plan).unwrap();
     reactor.run().unwrap();

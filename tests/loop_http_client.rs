@@ -148,7 +148,7 @@ impl Questions {
         };
         let planned = Planned { service: Box::new(owner), fingerprint: String::new() };
         let mut reactor = Reactor::new(LogPipe::default(), Box::new(|| Ok(Plan::default()))).unwrap();
-        reactor.start(Plan { services: vec![planned], balancers: Vec::new() }).unwrap();
+        reactor.start(Plan { services: vec![planned], ..Plan::default() }).unwrap();
         reactor.run().unwrap();
         (came.take(), closed.take())
     }

@@ -95,7 +95,7 @@ fn run(check: &str, rise: usize, fall: usize, step: impl FnMut(Change, bool) -> 
     let owner = Owner { probe: Probe::new(config, Key(FIRST)), step, drained: Rc::clone(&drained) };
     let planned = Planned { service: Box::new(owner), fingerprint: String::new() };
     let mut reactor = Reactor::new(LogPipe::default(), Box::new(|| Ok(Plan::default()))).unwrap();
-    reactor.start(Plan { services: vec![planned], balancers: Vec::new() }).unwrap();
+    reactor.start(Plan { services: vec![planned], ..Plan::default() }).unwrap();
     reactor.run().unwrap();
     assert!(*drained.borrow(), "whatever was under way at the end is gone");
 }
@@ -224,6 +224,6 @@ fn exec_that_cannot_be_run_never_opens() {
     let services: [Box<dyn Service>; 2] = [Box::new(missing), Box::new(other)];
     let planned = services.map(|service| Planned { service, fingerprint: String::new() });
     let mut reactor = Reactor::new(LogPipe::default(), Box::new(|| Ok(Plan::default()))).unwrap();
-    reactor.start(Plan { services: planned.into(), balancers: Vec::new() }).unwrap();
+    reactor.start(Plan { services: planned.into(), ..Plan::default() }).unwrap();
     reactor.run().unwrap();
 }

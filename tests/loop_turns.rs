@@ -45,7 +45,7 @@ fn who_asks_twice_is_called_once() {
     let calls = Rc::new(Cell::new(0));
     let service = Box::new(Greedy { calls: Rc::clone(&calls) });
     let planned = Planned { service, fingerprint: String::new() };
-    let plan = Plan { services: vec![planned], balancers: Vec::new() };
+    let plan = Plan { services: vec![planned], ..Plan::default() };
     let mut reactor = Reactor::new(LogPipe::default(), Box::new(|| Ok(Plan::default()))).unwrap();
     reactor.open(&plan).unwrap();
     reactor.start(plan).unwrap();

@@ -88,8 +88,11 @@ pub(super) struct Bank {
 }
 
 impl Bank {
-    /// Opens whatever of `wanted` is neither here nor lent. On any error nothing has changed.
-    pub(super) fn open_missing(&mut self, wanted: &[SocketSpec]) -> Result<(), String> {
+    /// Opens whatever of `wanted` is neither here nor lent. On any error, which tells of one of them, nothing has changed.
+    pub(super) fn open_missing<'a>(
+        &mut self,
+        wanted: &'a [SocketSpec],
+    ) -> Result<(), (&'a SocketSpec, String)> {
         let mut known: Vec<&SocketSpec> = self.idle.iter().map(|(spec, _)| spec).chain(&self.lent).collect();
         let mut fresh = Vec::new();
         for spec in wanted {
@@ -102,7 +105,8 @@ impl Bank {
                     Err(e) => {
                         let mut ours = self.idle.iter().chain(&fresh).map(|(spec, _)| spec).chain(&self.lent);
                         let rival = ours.find(|ours| ours.excludes(spec));
-                        return Err(explain(spec, &e, rival.map(|rival| (rival, wanted.contains(rival)))));
+                        let why = explain(spec, &e, rival.map(|rival| (rival, wanted.contains(rival))));
+                        return Err((spec, why));
                     }
                 }
             }
@@ -333,7 +337,7 @@ mod tests {
     #[test]
     fn all_or_nothing() {
         let mut bank = Bank::default();
-        let error = bank.open_missing(&[udp("127.0.0.1:0"), udp("192.0.2.1:5")]).unwrap_err();
+        let error = bank.open_missing(&[udp("127.0.0.1:0"), udp("192.0.2.1:5")]).unwrap_err().1;
         assert!(error.contains("192.0.2.1:5") && error.contains("no such address"), "{error}");
         assert!(bank.idle.is_empty());
     }
@@ -361,7 +365,7 @@ mod tests {
         drop(free);
         let (all, one) = (udp(&format!("0.0.0.0:{port}")), udp(&format!("127.0.0.1:{port}")));
         let refused = |bank: &mut Bank, wanted: &[SocketSpec], why: &str| {
-            let error = bank.open_missing(wanted).unwrap_err();
+            let error = bank.open_missing(wanted).unwrap_err().1;
             assert!(error.ends_with(why), "{error}");
         };
         refused(&mut bank, &[one.clone(), all.clone()], &format!("our own {one} has this port"));
@@ -382,14 +386,14 @@ mod tests {
         bank.open_missing(std::slice::from_ref(&spec)).unwrap();
         let mode = fs::metadata(dir.path().join("s")).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let error = Bank::default().open_missing(std::slice::from_ref(&spec)).unwrap_err();
+        let error = Bank::default().open_missing(std::slice::from_ref(&spec)).unwrap_err().1;
         assert!(error.contains("another process answers"), "{error}");
         // A socket whose process died leaves its name behind.
         drop(bank.take(&spec).unwrap());
         Bank::default().open_missing(std::slice::from_ref(&spec)).unwrap();
         fs::remove_file(dir.path().join("s")).unwrap();
         fs::write(dir.path().join("s"), "precious").unwrap();
-        let error = Bank::default().open_missing(&[spec]).unwrap_err();
+        let error = Bank::default().open_missing(&[spec]).unwrap_err().1;
         assert!(error.contains("not a socket"), "{error}");
     }
 }

@@ -160,10 +160,13 @@ impl Reactor {
     /// [`Reactor::start`].
     ///
     /// # Errors
-    /// One line: which socket, why, what to do.
+    /// One line: where it was asked for, which socket, why, what to do.
     pub fn open(&mut self, plan: &Plan) -> Result<(), String> {
         let wanted: Vec<SocketSpec> = plan.services.iter().flat_map(|p| p.service.sockets()).collect();
-        self.core.bank.open_missing(&wanted)
+        self.core.bank.open_missing(&wanted).map_err(|(spec, why)| {
+            let place = plan.places.iter().find(|(at, _)| at == spec);
+            place.map_or(String::new(), |(_, place)| format!("{place}: ")) + &why
+        })
     }
 
     /// Starts the services of a plan whose sockets are open.

@@ -127,6 +127,8 @@ pub struct Plan {
     pub services: Vec<Planned>,
     /// The balancers and their policies.
     pub balancers: Vec<(String, Policy)>,
+    /// Where the configuration asks for a socket, for who must hear that it cannot be opened.
+    pub places: Vec<(SocketSpec, String)>,
 }
 
 /// Makes a [`Plan`] anew for a reload; reads files, opens nothing. `Err` is one line for the user.

@@ -262,7 +262,11 @@ fn prefix(value: &str) -> Result<String, String> {
 /// One step of a key's path.
 fn word(value: &str) -> Result<String, String> {
     let fine = (1..=255).contains(&value.len()) && value.bytes().all(|b| b.is_ascii_graphic() && b != b'/');
-    if fine { Ok(value.to_owned()) } else { Err("a name of ASCII letters, without blanks and /".to_owned()) }
+    if fine {
+        Ok(value.to_owned())
+    } else {
+        Err("a name of printable ASCII characters, no blanks, no /".to_owned())
+    }
 }
 
 fn zone(value: &str) -> Result<String, String> {
