@@ -201,7 +201,8 @@ fn two_receivers_keep_the_same_members_and_one_that_is_killed_takes_nothing_away
 #[test]
 fn a_goodbye_that_one_receiver_missed_is_not_undone_by_it() {
     let scene = Scene::new();
-    let (one, two) = (scene.writer("--timeout 6", ""), scene.writer("--timeout 6", "--every 200ms"));
+    // Long enough for a slow disk: nobody is to be evicted here.
+    let (one, two) = (scene.writer("--timeout 60", ""), scene.writer("--timeout 60", "--every 200ms"));
     let url = url(8082);
     let text = format!("BEACON url={url} host=test pid=7 seq=0 ts={}", now_us());
     for beacond in [&one, &two] {
