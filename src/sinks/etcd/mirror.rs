@@ -15,8 +15,10 @@ pub struct Mirror {
     rows: Sorted<String, Row>,
     /// Of each prefix, how many keys there are that are no text.
     unread: Vec<usize>,
-    /// The revision at which all this was so; none until everything has been read.
-    at: Option<i64>,
+    /// Everything has been read; what comes then is what changed.
+    whole: bool,
+    /// The store's revision at the last look, and its cluster: by these another store is told, however long we were away.
+    seen: Option<i64>,
     cluster: Option<String>,
 }
 
@@ -38,13 +40,13 @@ impl Mirror {
     #[must_use]
     pub fn new(prefixes: Vec<String>) -> Mirror {
         let unread = vec![0; prefixes.len()];
-        Mirror { prefixes, rows: Sorted::default(), unread, at: None, cluster: None }
+        Mirror { prefixes, rows: Sorted::default(), unread, whole: false, seen: None, cluster: None }
     }
 
     /// What to ask.
     #[must_use]
     pub fn ask(&self) -> Call {
-        let since = self.at.map_or(0, |at| at.saturating_add(1));
+        let since = self.seen.filter(|_| self.whole).map_or(0, |seen| seen.saturating_add(1));
         let then = self.prefixes.iter().map(|prefix| Op::Range(prefix.clone(), since)).collect();
         txn(&Txn { then, ..Txn::default() })
     }
@@ -55,16 +57,18 @@ impl Mirror {
     /// It is none.
     pub fn take(&mut self, reply: &Value) -> Result<Look, Fault> {
         let found = ranges(reply, self.prefixes.len())?;
-        let Some(at) = self.at else {
-            self.fill(reply, found);
-            return self.bounded().map(|()| Look::Changed);
-        };
-        if revision(reply) < at || cluster(reply) != self.cluster.as_deref() {
+        let now = revision(reply);
+        if self.seen.is_some_and(|seen| now < seen || cluster(reply) != self.cluster.as_deref()) {
             self.forget();
+            self.seen = None;
             return Ok(Look::Other);
         }
+        self.seen = Some(now);
+        if !self.whole {
+            self.fill(reply, found);
+            return self.bounded().map(|()| Look::Changed);
+        }
         let same = found.iter().all(|range| range.rows.is_empty());
-        self.at = Some(revision(reply));
         let counts: Vec<usize> = found.iter().map(|range| range.count).collect();
         self.rows.extend(found.into_iter().flat_map(|range| range.rows));
         self.bounded()?;
@@ -78,7 +82,7 @@ impl Mirror {
 
     /// The next look reads everything.
     pub fn forget(&mut self) {
-        self.at = None;
+        self.whole = false;
     }
 
     /// The row of a key.
@@ -93,7 +97,7 @@ impl Mirror {
     }
 
     fn fill(&mut self, reply: &Value, found: Vec<super::wire::Range>) {
-        self.at = Some(revision(reply));
+        self.whole = true;
         self.cluster = cluster(reply).map(str::to_owned);
         self.unread = found.iter().map(|range| range.count.saturating_sub(range.rows.len())).collect();
         self.rows = found.into_iter().flat_map(|range| range.rows).collect();
@@ -179,6 +183,12 @@ mod tests {
         for other in [answer(1, 4, &[], 1), answer(2, 9, &[], 1)] {
             let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
             mirror.take(&answer(1, 5, &["/b/1"], 1)).unwrap();
+            assert_eq!(mirror.take(&other), Ok(Look::Other));
+            assert_eq!(mirror.take(&other), Ok(Look::Changed), "now it is the one we know");
+            // While everything is still to be read, too: it was away.
+            let mut mirror = Mirror::new(vec!["/b/".to_owned()]);
+            mirror.take(&answer(1, 5, &["/b/1"], 1)).unwrap();
+            mirror.forget();
             assert_eq!(mirror.take(&other), Ok(Look::Other));
         }
     }
