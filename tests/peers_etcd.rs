@@ -311,6 +311,8 @@ fn a_key_that_somebody_took_away_or_changed_is_put_right() {
     let value = scene.key(&url).unwrap();
     scene.etcd.put(&format!("{MEMBERS}{url}"), "something else");
     wait_until("it is put right", || scene.key(&url).as_deref() == Some(&value));
+    // Undone before it was read back, it would count as a change without effect, and wait for a minute.
+    wait_until("and read back", || beacond.member("default", &url)["sinks"]["etcd:default"]["state"] == "up");
     let lease = beacond::sinks::etcd::layout::Site {
         prefix: "/beacond".to_owned(),
         cluster: "default".to_owned(),
